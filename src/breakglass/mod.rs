@@ -1,0 +1,1 @@
+//! How do operators get in when everything else is saturated or dead?

@@ -1,0 +1,1 @@
+//! What did the operator ask for, and is it sane?

@@ -1,0 +1,1 @@
+//! How do clients connect? Sockets, TLS, deadlines, drain.

@@ -1,0 +1,1 @@
+//! What happened? One event type per thing that happens: log, metric, audit.

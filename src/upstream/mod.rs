@@ -1,0 +1,1 @@
+//! Over which connection does it go?
