@@ -1,0 +1,87 @@
+//! What has to be remembered about one request until it is answered?
+//!
+//! The request itself moves upstream; these few fields stay, so that its log line and its metrics can be written
+//! when the answer's head is known. Clones are of reference-counted bytes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderValue, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use uuid::Uuid;
+
+use super::Shared;
+use crate::authn::Caller;
+use crate::clock;
+use crate::policy::Class;
+use crate::request::Verb;
+use crate::server::Connection;
+use crate::telemetry::{Answered, Answerer};
+use crate::units::Instant;
+
+/// One request and what became of it so far.
+pub(super) struct Exchange {
+    pub(super) arrived: Instant,
+    pub(super) peer: SocketAddr,
+    pub(super) audit_id: HeaderValue,
+    path: Option<PathAndQuery>,
+    user_agent: Option<HeaderValue>,
+    pub(super) caller: Option<Arc<Caller>>,
+    pub(super) verb: Verb,
+    pub(super) class: Class,
+    pub(super) rule: Option<Arc<str>>,
+    pub(super) queued: Duration,
+    pub(super) upstream: Duration,
+    pub(super) answerer: Answerer,
+}
+
+impl Exchange {
+    /// A request that has just arrived.
+    pub(super) fn new(connection: &Connection, request: &Request<Incoming>) -> Self {
+        Self {
+            arrived: clock::now(),
+            peer: connection.peer(),
+            audit_id: new_audit_id(),
+            path: request.uri().path_and_query().cloned(),
+            user_agent: request.headers().get(USER_AGENT).cloned(),
+            caller: None,
+            verb: Verb::Other,
+            class: Class::unknown(),
+            rule: None,
+            queued: Duration::ZERO,
+            upstream: Duration::ZERO,
+            answerer: Answerer::Upstream,
+        }
+    }
+
+    /// The answer's head is known: counts and logs it.
+    pub(super) fn tell(&self, shared: &Shared, status: StatusCode) {
+        let event = Answered {
+            lane: self.class.lane,
+            verb: self.verb,
+            status: status.as_u16(),
+            answerer: self.answerer,
+            rule: self.rule.as_deref().unwrap_or_default(),
+            latency: clock::now().since(self.arrived),
+            queued: self.queued,
+            upstream: self.upstream,
+            user: self.caller.as_ref().map_or("", |caller| caller.identity.user.as_str()),
+            path: self.path.as_ref().map_or("", PathAndQuery::path),
+            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+            audit_id: self.audit_id.to_str().unwrap_or_default(),
+            peer: self.peer,
+        };
+        event.emit(&shared.metrics, shared.access_log);
+    }
+}
+
+/// A client's own Audit-ID is not taken over: two requests could then share one in the apiserver's audit log.
+fn new_audit_id() -> HeaderValue {
+    let mut text = Uuid::encode_buffer();
+    let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
+    // A UUID is visible ASCII.
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+}
