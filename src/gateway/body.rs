@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::turn::Turn;
 use crate::flow::End;
+use crate::server::Moment;
 use crate::upstream::{BodyError, ResponseBody};
 
 /// The body of an answer: either our own few bytes or what the apiserver sends.
@@ -40,7 +40,7 @@ pub(super) struct Watching {
     /// The first burst is over.
     pub(super) quiet: bool,
     /// Resolves when this stream shall end because the process drains.
-    pub(super) drained: BoxFuture<'static, ()>,
+    pub(super) drained: Moment,
 }
 
 impl Body {
@@ -64,7 +64,7 @@ impl Flowing {
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(watch) = &mut self.watch
-            && watch.drained.as_mut().poll(context).is_ready()
+            && Pin::new(&mut watch.drained).poll(context).is_ready()
         {
             // A clean end of stream: the client resumes from the last resourceVersion it saw.
             self.finished();

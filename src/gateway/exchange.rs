@@ -3,7 +3,6 @@
 //! The request itself moves upstream; these few fields stay, so that its log line and its metrics can be written
 //! when the answer's head is known. Clones are of reference-counted bytes.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use crate::units::Instant;
 /// One request and what became of it so far.
 pub(super) struct Exchange {
     pub(super) arrived: Instant,
-    pub(super) peer: SocketAddr,
+    pub(super) connection: Arc<Connection>,
     pub(super) audit_id: HeaderValue,
     path: Option<PathAndQuery>,
     user_agent: Option<HeaderValue>,
@@ -40,10 +39,10 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// A request that has just arrived.
-    pub(super) fn new(connection: &Connection, request: &Request<Incoming>) -> Self {
+    pub(super) fn new(connection: &Arc<Connection>, request: &Request<Incoming>) -> Self {
         Self {
             arrived: clock::now(),
-            peer: connection.peer(),
+            connection: Arc::clone(connection),
             audit_id: new_audit_id(),
             path: request.uri().path_and_query().cloned(),
             user_agent: request.headers().get(USER_AGENT).cloned(),
@@ -72,7 +71,7 @@ impl Exchange {
             path: self.path.as_ref().map_or("", PathAndQuery::path),
             user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
             audit_id: self.audit_id.to_str().unwrap_or_default(),
-            peer: self.peer,
+            peer: self.connection.peer,
         };
         event.emit(&shared.metrics, shared.access_log);
     }

@@ -14,13 +14,9 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
 use crate::flow::{
-    Arrival, Decision, End, Outcome, Probes, Refusal, Scheduler, Snapshot, Ticket, Verdict,
+    Arrival, Decision, End, Outcome, Probes, Reason, Refusal, Scheduler, Snapshot, TICK, Ticket, Verdict,
 };
 use crate::units::Instant;
-
-/// How often pressure is judged and the limit moved. Four decisions a second detect a storm within one, and leave
-/// at least five samples a key at 20 requests/s (facts: overload control, default parameters).
-pub const TICK: Duration = Duration::from_millis(250);
 
 /// The scheduler, shared by every shard of the process.
 pub struct Gate {
@@ -33,11 +29,17 @@ struct Inner {
     scheduler: Scheduler,
     /// Bounded by the sum of the lanes' queue limits: the scheduler refuses what does not fit.
     waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
+    /// Kept between calls to spare an allocation.
+    verdicts: Vec<(Ticket, Verdict)>,
 }
 
 impl Inner {
     fn deliver(&mut self) {
-        for (ticket, verdict) in self.scheduler.take_verdicts() {
+        if !self.scheduler.has_verdicts() {
+            return;
+        }
+        self.scheduler.take_verdicts(&mut self.verdicts);
+        for (ticket, verdict) in self.verdicts.drain(..) {
             if let Some(waiter) = self.waiting.remove(&ticket) {
                 // A waiter that left gives its ticket back by itself.
                 let _ = waiter.send(verdict);
@@ -51,7 +53,7 @@ impl Gate {
     #[must_use]
     pub fn new(scheduler: Scheduler) -> Arc<Self> {
         Arc::new(Self {
-            inner: Mutex::new(Inner { scheduler, waiting: HashMap::new() }),
+            inner: Mutex::new(Inner { scheduler, waiting: HashMap::new(), verdicts: Vec::new() }),
             rearm: Notify::new(),
         })
     }
@@ -60,7 +62,7 @@ impl Gate {
     ///
     /// # Errors
     /// The refusal, when the request is shed now or its wait ran out.
-    pub async fn enter(self: &Arc<Self>, arrival: Arrival) -> Result<(Permit, Duration), Refusal> {
+    pub async fn enter(self: &Arc<Self>, arrival: &Arrival) -> Result<(Permit, Duration), Refusal> {
         let arrived = clock::now();
         let waiter = {
             let mut inner = self.inner.lock();
@@ -92,19 +94,19 @@ impl Gate {
                 Err(refusal)
             }
             // The sender lives in the table until the verdict is sent or the permit is dropped.
-            Err(_) => Err(Refusal::draining()),
+            Err(_) => Err(Refusal { reason: Reason::Draining, retry_after_seconds: 1 }),
         }
     }
 
     /// What the lanes look like now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.inner.lock().scheduler.snapshot()
+        self.inner.lock().scheduler.snapshot(clock::now())
     }
 
     /// Turns the clock hands until the process ends: one tick every [`TICK`], and a wake-up whenever a waiting
     /// request runs out of patience. `probes` is asked at each tick.
-    pub async fn run(self: Arc<Self>, mut probes: impl FnMut(Instant) -> Probes) {
+    pub async fn run(self: Arc<Self>, mut probes: impl FnMut() -> Probes) {
         let mut tick = clock::now() + TICK;
         loop {
             let wake = self.inner.lock().scheduler.next_wake();
@@ -114,7 +116,7 @@ impl Gate {
                 () = self.rearm.notified() => continue,
             }
             let now = clock::now();
-            let readings = (now >= tick).then(|| probes(now));
+            let readings = (now >= tick).then(&mut probes);
             let mut inner = self.inner.lock();
             inner.scheduler.wake(now);
             if let Some(readings) = readings {

@@ -1,6 +1,6 @@
 //! The request path: from a client's request head to the last byte of its answer.
 //!
-//! [`Gateway::serve`] tells the order (DESIGN section 4): clean → authenticate → understand → classify → decide →
+//! `Path::serve` tells the order (DESIGN section 4): clean → authenticate → understand → classify → decide →
 //! forward → answer. Each step lives in a file of its own and can only refuse or pass on. The decision is one
 //! explicit call that returns a guard, not a tower layer: a layer that reserves in `poll_ready` leaks what it
 //! reserved when the caller goes away.
@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
@@ -37,11 +36,11 @@ use crate::flow::{Arrival, Encoding, End, Key, Kind, Reason};
 use crate::identity::Credential;
 use crate::policy::{Class, Hints, Policy};
 use crate::request::{DecodedPath, RequestInfo, Verb};
-use crate::server::{Connection, DrainSignal, Handler, ServerBody};
+use crate::server::{Connection, Drain, Handler, ServerBody};
 use crate::telemetry::{AccessLog, Answerer, Metrics};
 use crate::upstream::{self, Forward, ResponseBody, Route, Traffic};
 
-pub use self::gate::{Gate, TICK};
+pub use self::gate::Gate;
 pub use self::turn::{Entrance, Reserve};
 
 /// What every shard's gateway shares.
@@ -55,11 +54,13 @@ pub struct Shared {
     /// Which requests get a log line.
     pub access_log: AccessLog,
     /// Tells streams when to end at shutdown.
-    pub drain: DrainSignal,
+    pub drain: Drain,
 }
 
 /// One shard's request path.
-pub struct Gateway {
+pub struct Gateway(Arc<Path>);
+
+struct Path {
     shared: Arc<Shared>,
     entrance: Entrance,
     upstream: Arc<dyn Forward>,
@@ -82,14 +83,16 @@ struct Refused {
 impl Gateway {
     /// A gateway that lets requests in by `entrance` and forwards them over `upstream`.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, entrance: Entrance, upstream: Arc<dyn Forward>) -> Arc<Self> {
-        Arc::new(Self { shared, entrance, upstream })
+    pub fn new(shared: Arc<Shared>, entrance: Entrance, upstream: Arc<dyn Forward>) -> Self {
+        Self(Arc::new(Path { shared, entrance, upstream }))
     }
+}
 
-    async fn serve(&self, connection: &Connection, mut request: Request<Incoming>) -> Response<Body> {
+impl Path {
+    async fn serve(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
         let mut exchange = Exchange::new(connection, &request);
-        let response = match self.prepare(&mut exchange, connection, &mut request) {
-            Ok((understood, resolved)) => match self.entrance.enter(understood.arrival).await {
+        let response = match self.prepare(&mut exchange, &mut request) {
+            Ok((understood, resolved)) => match self.entrance.enter(&understood.arrival).await {
                 Ok((turn, queued)) => {
                     exchange.queued = queued;
                     self.forward(&mut exchange, turn, request, &resolved, understood.traffic).await
@@ -112,7 +115,6 @@ impl Gateway {
     fn prepare(
         &self,
         exchange: &mut Exchange,
-        connection: &Connection,
         request: &mut Request<Incoming>,
     ) -> Result<(Understood, Arc<Resolved>), Refused> {
         let malformed = |exchange: &Exchange, message: &str| Refused {
@@ -128,7 +130,7 @@ impl Gateway {
         let caller = self
             .shared
             .authenticator
-            .caller(connection.peer_certificate(), request.headers(), clock::wall())
+            .caller(&exchange.connection.certificate, request.headers(), clock::wall())
             .map_err(|refused| match refused.status() {
                 StatusCode::UNAUTHORIZED => unauthorized(exchange),
                 _ => malformed(exchange, &refused.to_string()),
@@ -193,7 +195,7 @@ impl Gateway {
         traffic: Traffic,
     ) -> Response<Body> {
         let client_upgrade = (traffic == Traffic::Upgrade).then(|| hyper::upgrade::on(&mut request));
-        let outgoing = match outgoing::build(request, exchange, resolved, traffic) {
+        let outgoing = match outgoing::build(request, exchange, resolved) {
             Ok(outgoing) => outgoing,
             Err(message) => {
                 exchange.answerer = Answerer::Failed(Reason::Malformed);
@@ -242,8 +244,9 @@ impl Gateway {
         if switched {
             let upstream_upgrade = parts.extensions.remove::<OnUpgrade>();
             if let (Some(client), Some(upstream)) = (client_upgrade, upstream_upgrade) {
-                let drained = self.shared.drain.stream_end().boxed();
-                tokio::spawn(tunnel::join(client, upstream, turn, drained));
+                let ends = tunnel::Ends { client, upstream };
+                let drained = self.shared.drain.deadline_for_stream();
+                tokio::spawn(tunnel::join(ends, turn, drained, Arc::clone(&exchange.connection)));
             }
             return Response::from_parts(parts, Body::full(Bytes::new()));
         }
@@ -254,7 +257,7 @@ impl Gateway {
             _ => End::Success,
         };
         let watch = (traffic == Traffic::Watch)
-            .then(|| Watching { quiet: false, drained: self.shared.drain.stream_end().boxed() });
+            .then(|| Watching { quiet: false, drained: self.shared.drain.deadline_for_stream() });
         Response::from_parts(parts, Body::flowing(Flowing { body, turn: Some(turn), end, watch, bytes: 0 }))
     }
 }
@@ -276,10 +279,11 @@ fn encoding(headers: &HeaderMap) -> Encoding {
 
 impl Handler for Gateway {
     fn handle(
-        self: Arc<Self>,
+        &self,
         connection: Arc<Connection>,
         request: Request<Incoming>,
     ) -> BoxFuture<'static, Response<ServerBody>> {
-        Box::pin(async move { self.serve(&connection, request).await.map(ServerBody::new) })
+        let path = Arc::clone(&self.0);
+        Box::pin(async move { path.serve(&connection, request).await.map(ServerBody::new) })
     }
 }

@@ -4,15 +4,16 @@
 //! WebSocket have parsers on both ends already. One side closing is passed on; the other then has a bounded time
 //! to finish its last words.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::turn::Turn;
 use crate::flow::End;
+use crate::server::{Connection, Moment};
 
 /// How long one direction may go on after the other has ended. `kubectl exec` without a terminal closes its input
 /// first and then reads the output, which can take as long as the command: so this is generous; what bounds a
@@ -22,9 +23,15 @@ const LINGER: Duration = Duration::from_secs(600);
 /// How many bytes wait between both sides, each way.
 const BUFFER_BYTES: usize = 32 * 1024;
 
-/// Joins both ends once both have switched; holds `turn` as long as the tunnel lives.
-pub(super) async fn join(client: OnUpgrade, upstream: OnUpgrade, turn: Turn, drained: BoxFuture<'static, ()>) {
-    let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
+/// The two connections, about to switch.
+pub(super) struct Ends {
+    pub(super) client: OnUpgrade,
+    pub(super) upstream: OnUpgrade,
+}
+
+/// Joins both ends once both have switched. `turn` and `_connection` count the tunnel as long as it lives.
+pub(super) async fn join(ends: Ends, turn: Turn, drained: Moment, _connection: Arc<Connection>) {
+    let (Ok(client), Ok(upstream)) = (ends.client.await, ends.upstream.await) else {
         return;
     };
     let (client_read, client_write) = tokio::io::split(TokioIo::new(client));

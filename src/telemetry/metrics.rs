@@ -201,12 +201,12 @@ impl Gauges {
 
     fn set(&self, flow: &Snapshot, upstream: UpstreamGauges) {
         for lane in Lane::ALL {
-            let now = &flow.lanes[lane.index()];
+            let now = flow.lane(lane);
             let label = &[lane.as_str()];
-            self.executing_seats.with_label_values(label).set(f64::from(now.executing_seats.0));
-            self.executing_requests.with_label_values(label).set(f64::from(now.executing_requests));
+            self.executing_seats.with_label_values(label).set(f64::from(now.seats.0));
+            self.executing_requests.with_label_values(label).set(f64::from(now.executing));
             self.waiting.with_label_values(label).set(f64::from(now.waiting));
-            self.current_seats.with_label_values(label).set(f64::from(now.ceiling_seats.0));
+            self.current_seats.with_label_values(label).set(f64::from(now.ceiling.0));
             self.watches.with_label_values(label).set(f64::from(now.watches));
         }
         self.limit.set(f64::from(flow.limit.0));
