@@ -19,8 +19,7 @@ use self::control::Control;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
 use crate::clock;
-use crate::config::Loaded;
-use crate::config::proxy::ProxyConfiguration;
+use crate::config::{self, Loaded, ProxyConfiguration};
 use crate::flow::{Ceiling, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
 use crate::policy::Lane;
@@ -199,7 +198,7 @@ fn bind_listeners(
     proxy: &ProxyConfiguration,
     authenticator: &Authenticator,
 ) -> Result<Vec<Listener>, StartError> {
-    let bind = |listener: &crate::config::proxy::Listener| {
+    let bind = |listener: &config::Listener| {
         let tls = Tls::new(&settings::tls(&listener.tls), authenticator.authority())
             .map_err(|source| StartError::Tls { listener: listener.name.clone(), source })?;
         // One name a listener, once a process: a bounded leak buys labels without reference counts.

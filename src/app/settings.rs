@@ -5,7 +5,7 @@
 
 use crate::authn::{self, Material, token};
 use crate::breakglass;
-use crate::config::proxy::{self, ProxyConfiguration};
+use crate::config::{self as proxy, ProxyConfiguration};
 use crate::flow::CeilingSettings;
 use crate::policy::Rate;
 use crate::server::{self, MinVersion, Mode, Resumption, Threads, TlsSettings};

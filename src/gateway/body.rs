@@ -12,8 +12,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::turn::Turn;
 use crate::flow::End;
-use crate::server::Moment;
-use crate::upstream::{BodyError, ResponseBody};
+use crate::server::{BodyError, Moment};
+use crate::upstream::ResponseBody;
 
 /// The body of an answer: either our own few bytes or what the apiserver sends.
 pub(super) struct Body(Inner);
@@ -70,7 +70,7 @@ impl Flowing {
             self.finished();
             return Poll::Ready(None);
         }
-        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let polled = Pin::new(&mut self.body).poll_frame(context).map_err(BodyError::from);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);

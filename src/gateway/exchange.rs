@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Shared;
 use crate::authn::Caller;
 use crate::clock;
-use crate::policy::Class;
+use crate::policy::{Lane, Policy, RuleIndex};
 use crate::request::Verb;
 use crate::server::Connection;
 use crate::telemetry::{Answered, Answerer};
@@ -30,8 +30,9 @@ pub(super) struct Exchange {
     user_agent: Option<HeaderValue>,
     pub(super) caller: Option<Arc<Caller>>,
     pub(super) verb: Verb,
-    pub(super) class: Class,
-    pub(super) rule: Option<Arc<str>>,
+    pub(super) lane: Lane,
+    /// The policy that was in force, and what in it chose the lane.
+    pub(super) rule: Option<(Arc<Policy>, RuleIndex)>,
     pub(super) queued: Duration,
     pub(super) upstream: Duration,
     pub(super) answerer: Answerer,
@@ -48,7 +49,7 @@ impl Exchange {
             user_agent: request.headers().get(USER_AGENT).cloned(),
             caller: None,
             verb: Verb::Other,
-            class: Class::unknown(),
+            lane: Lane::Unknown,
             rule: None,
             queued: Duration::ZERO,
             upstream: Duration::ZERO,
@@ -59,11 +60,11 @@ impl Exchange {
     /// The answer's head is known: counts and logs it.
     pub(super) fn tell(&self, shared: &Shared, status: StatusCode) {
         let event = Answered {
-            lane: self.class.lane,
+            lane: self.lane,
             verb: self.verb,
             status: status.as_u16(),
             answerer: self.answerer,
-            rule: self.rule.as_deref().unwrap_or_default(),
+            rule: self.rule.as_ref().map_or("", |(policy, rule)| policy.rule_name(*rule)),
             latency: clock::now().since(self.arrived),
             queued: self.queued,
             upstream: self.upstream,

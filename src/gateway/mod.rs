@@ -138,14 +138,14 @@ impl Path {
         if self.entrance.is_break_glass() && caller.identity.credential != Credential::BreakGlass {
             return Err(unauthorized(exchange));
         }
-        let policy = self.shared.policy.load();
+        let policy = self.shared.policy.load_full();
         let resolved = resolved::of(&caller, &policy).map_err(|_| unauthorized(exchange))?;
         let understood = self.understand(&policy, &caller, &resolved, request, wishes);
         exchange.caller = Some(caller);
         let understood = understood.map_err(|message| malformed(exchange, message))?;
-        exchange.class = understood.class;
+        exchange.lane = understood.class.lane;
         exchange.verb = understood.verb;
-        exchange.rule = policy.rule_name(understood.class.rule).map(Into::into);
+        exchange.rule = Some((policy, understood.class.rule));
         Ok((understood, resolved))
     }
 
@@ -165,10 +165,7 @@ impl Path {
             .map_err(|_| "the path ends where kube-apiserver expects a resource")?;
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
         let hints = Hints { user_agent, impersonates: wishes.impersonates };
-        let class = match self.entrance {
-            Entrance::Lanes(_) => policy.classify(&caller.identity, resolved.subjects, &info, &hints),
-            Entrance::BreakGlass(_) => policy.break_glass(&caller.identity),
-        };
+        let class = policy.classify(&caller.identity, resolved.subjects, &info, &hints);
         let (traffic, kind) = if wishes.upgrade {
             (Traffic::Upgrade, Kind::Streaming)
         } else if info.verb == Verb::Watch {
@@ -180,8 +177,14 @@ impl Path {
             (Traffic::Short, Kind::Short)
         };
         let key = Key::of(&info, encoding(request.headers()));
-        let arrival =
-            Arrival { lane: class.lane, flow: class.flow, client: class.client, key, kind, exempt: class.exempt };
+        let arrival = Arrival {
+            lane: class.lane,
+            flow: class.flow.0,
+            client: class.client.0,
+            key,
+            kind,
+            exempt: class.exempt,
+        };
         Ok(Understood { verb: info.verb, class, traffic, arrival })
     }
 
@@ -204,7 +207,7 @@ impl Path {
         };
         let sent = clock::now();
         self.shared.metrics.overhead(sent.since(exchange.arrived).saturating_sub(exchange.queued));
-        let route = Route { lane: exchange.class.lane, via: resolved.via, traffic };
+        let route = Route { lane: exchange.lane, via: resolved.via, traffic };
         match self.upstream.forward(outgoing, route).await {
             Ok(response) => {
                 exchange.upstream = clock::now().since(sent);

@@ -26,7 +26,7 @@ pub(super) struct Resolved {
 /// What follows from `caller` under `policy`, worked out at most once.
 pub(super) fn of(caller: &Caller, policy: &Policy) -> Result<Arc<Resolved>, Unassertable> {
     let kept = caller.memo.look(|kept: &Arc<Resolved>| Arc::clone(kept));
-    if let Some(kept) = kept.filter(|kept| kept.policy == policy.generation()) {
+    if let Some(kept) = kept.filter(|kept| kept.policy == policy.id()) {
         return Ok(kept);
     }
     let (via, assertion) = match caller.via {
@@ -35,7 +35,7 @@ pub(super) fn of(caller: &Caller, policy: &Policy) -> Result<Arc<Resolved>, Unas
         Assert::Unverified => (Via::Unverified, None),
     };
     let subjects = policy.subjects(&caller.identity);
-    let resolved = Arc::new(Resolved { subjects, via, assertion, policy: policy.generation() });
+    let resolved = Arc::new(Resolved { subjects, via, assertion, policy: policy.id() });
     caller.memo.keep(Arc::clone(&resolved));
     Ok(resolved)
 }
