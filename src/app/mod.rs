@@ -19,10 +19,10 @@ use self::control::Control;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
 use crate::clock;
-use crate::config::{self, Loaded, ProxyConfiguration};
+use crate::config::{self, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{Ceiling, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
-use crate::policy::Lane;
+use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
     BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tls, TlsError,
 };
@@ -57,6 +57,9 @@ pub enum StartError {
     /// The break-glass lane cannot open.
     #[error(transparent)]
     BreakGlass(#[from] LaneError),
+    /// The rules cannot be in force together.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The upstream's name cannot be in a certificate.
     #[error("upstreams.tls.serverName: {0:?} is neither a DNS name nor an IP address; kubeadm's certificates hold \"kubernetes\"")]
     ServerName(String),
@@ -139,13 +142,12 @@ struct Prepared {
     gate: Arc<Gate>,
 }
 
-/// Starts the proxy that `loaded` describes.
+/// Starts the proxy that the two configurations describe.
 ///
 /// # Errors
 /// Whatever is wrong with files, addresses or threads; nothing is left running then.
-pub fn start(loaded: &Loaded) -> Result<Running, StartError> {
-    let proxy = &loaded.proxy;
-    let prepared = prepare(loaded)?;
+pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Running, StartError> {
+    let prepared = prepare(proxy, policy)?;
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
     let stats = ShardStats::default();
@@ -174,16 +176,15 @@ pub fn start(loaded: &Loaded) -> Result<Running, StartError> {
     Ok(Running { addresses, grace: proxy.drain.grace_period, control })
 }
 
-fn prepare(loaded: &Loaded) -> Result<Prepared, StartError> {
-    let proxy = &loaded.proxy;
+fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepared, StartError> {
     let upstream = settings::upstream(proxy)?;
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
     let listeners = bind_listeners(proxy, &authenticator)?;
     let break_glass =
         proxy.break_glass.as_ref().map(|lane| BreakGlassLane::bind(&settings::break_glass(lane))).transpose()?;
     let metrics = crate::admin::bind(proxy.metrics.address)?;
-    let policy = loaded.policy.compile(seed());
-    let scheduler = Scheduler::new(loaded.policy.flow_settings(), seed(), clock::now());
+    let scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
+    let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
     let shared = Arc::new(Shared {
         authenticator,
         policy: ArcSwap::from_pointee(policy),

@@ -5,8 +5,8 @@
 
 use crate::authn::{self, Material, token};
 use crate::breakglass;
-use crate::config::{self as proxy, ProxyConfiguration};
-use crate::flow::CeilingSettings;
+use crate::config::{self as proxy, ProxyConfiguration, TrafficPolicy};
+use crate::flow::{self, CeilingSettings};
 use crate::policy::Rate;
 use crate::server::{self, MinVersion, Mode, Resumption, Threads, TlsSettings};
 use crate::telemetry::{AccessLog, LogFormat};
@@ -94,6 +94,24 @@ pub(super) fn upstream(proxy: &ProxyConfiguration) -> Result<upstream::Settings,
     settings.connect_timeout = upstreams.connections.connect_timeout;
     settings.first_byte_timeout = proxy.timeouts.response;
     Ok(settings)
+}
+
+pub(super) fn flow(policy: &TrafficPolicy) -> flow::Settings {
+    let overload = &policy.overload;
+    flow::Settings {
+        lanes: policy.lanes,
+        limit: flow::LimitSettings {
+            min: Seats(overload.limit.min),
+            max: Seats(overload.limit.max),
+            start: Seats(overload.limit.initial),
+        },
+        objectives: flow::Objectives {
+            object: overload.objectives.object,
+            namespace_list: overload.objectives.namespace,
+            cluster_list: overload.objectives.cluster,
+        },
+        ..flow::Settings::default()
+    }
 }
 
 pub(super) fn break_glass(lane: &proxy::BreakGlass) -> breakglass::Settings {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 
-use super::pki::{Ca, NOW, Says};
+use super::pki::{Ca, Says, now};
 use super::*;
 use crate::identity::Credential;
 
@@ -27,9 +27,9 @@ fn bearer(token: &str) -> HeaderMap {
 #[test]
 fn a_certificate_wins_over_a_token_and_is_judged_once() {
     let Cluster { ca, authenticator } = cluster();
-    let peer = authenticator.authority().judge(&[ca.leaf(&Says::default())], NOW);
-    let first = authenticator.caller(&peer, &bearer("token"), NOW).unwrap();
-    let second = authenticator.caller(&peer, &HeaderMap::new(), NOW).unwrap();
+    let peer = authenticator.authority().judge(&[ca.leaf(&Says::default())], now());
+    let first = authenticator.caller(&peer, &bearer("token"), now()).unwrap();
+    let second = authenticator.caller(&peer, &HeaderMap::new(), now()).unwrap();
     assert_eq!(first.identity.user, "ada");
     assert_eq!(first.via, Assert::FrontProxy);
     assert!(Arc::ptr_eq(&first, &second));
@@ -38,8 +38,8 @@ fn a_certificate_wins_over_a_token_and_is_judged_once() {
 #[test]
 fn a_certificate_that_expires_on_an_open_connection_stops_counting() {
     let Cluster { ca, authenticator } = cluster();
-    let peer = authenticator.authority().judge(&[ca.leaf(&Says::default())], NOW);
-    let later = NOW + Duration::from_secs(20 * 365 * 24 * 3600);
+    let peer = authenticator.authority().judge(&[ca.leaf(&Says::default())], now());
+    let later = now() + Duration::from_secs(20 * 365 * 24 * 3600);
     let refused = authenticator.caller(&peer, &HeaderMap::new(), later).unwrap_err();
     assert_eq!(refused, Refused::Certificate(Unverifiable::Expired));
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
@@ -48,9 +48,9 @@ fn a_certificate_that_expires_on_an_open_connection_stops_counting() {
 #[test]
 fn an_unverifiable_certificate_needs_a_token_to_vouch() {
     let Cluster { authenticator, .. } = cluster();
-    let peer = authenticator.authority().judge(&[Ca::root("others").leaf(&Says::default())], NOW);
-    assert!(matches!(authenticator.caller(&peer, &HeaderMap::new(), NOW), Err(Refused::Certificate(_))));
-    let caller = authenticator.caller(&peer, &bearer("token"), NOW).unwrap();
+    let peer = authenticator.authority().judge(&[Ca::root("others").leaf(&Says::default())], now());
+    assert!(matches!(authenticator.caller(&peer, &HeaderMap::new(), now()), Err(Refused::Certificate(_))));
+    let caller = authenticator.caller(&peer, &bearer("token"), now()).unwrap();
     assert_eq!(caller.identity.credential, Credential::UnverifiedToken);
     assert_eq!(caller.via, Assert::Unverified);
 }
@@ -58,11 +58,11 @@ fn an_unverifiable_certificate_needs_a_token_to_vouch() {
 #[test]
 fn nobody_is_anonymous_and_two_tokens_are_refused() {
     let Cluster { authenticator, .. } = cluster();
-    let caller = authenticator.caller(&PeerCertificate::None, &HeaderMap::new(), NOW).unwrap();
+    let caller = authenticator.caller(&PeerCertificate::None, &HeaderMap::new(), now()).unwrap();
     assert_eq!(caller.identity.credential, Credential::Anonymous);
     let mut two = bearer("a");
     two.append(AUTHORIZATION, "Bearer b".parse().unwrap());
-    let refused = authenticator.caller(&PeerCertificate::None, &two, NOW).unwrap_err();
+    let refused = authenticator.caller(&PeerCertificate::None, &two, now()).unwrap_err();
     assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
 }
 

@@ -42,7 +42,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, color: bool) -
     let _ = write!(err, "{}", loaded.warnings.render(color));
     let logging = &loaded.proxy.logging;
     telemetry::install_log(app::log_format(logging.format), logging.level.as_str());
-    let running = match app::start(&loaded) {
+    let running = match app::start(&loaded.proxy, &loaded.policy) {
         Ok(running) => running,
         Err(error) => {
             let _ = writeln!(err, "error: {}", app::chain(&error));

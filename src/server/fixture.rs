@@ -110,6 +110,7 @@ impl Handler for Echo {
                         let mut bytes = [0; 4];
                         while tunnel.read_exact(&mut bytes).await.is_ok() {
                             tunnel.write_all(&bytes).await.unwrap();
+                            tunnel.flush().await.unwrap();
                         }
                     });
                     let mut response = Response::new(full(String::new()));
@@ -193,12 +194,7 @@ impl Site {
     /// Waits for a condition on the server's counters.
     pub(crate) async fn until(&self, reached: impl Fn(TallySnapshot) -> bool) {
         let tally = self.server.tally();
-        within(async {
-            while !reached(tally.snapshot()) {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until(|| reached(tally.snapshot())).await;
     }
 }
 
@@ -262,6 +258,16 @@ pub(crate) async fn closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
     let mut rest = Vec::new();
     // However it is closed: in peace, without a goodbye, or reset.
     let _ = within(stream.read_to_end(&mut rest)).await;
+}
+
+/// Waits for a condition.
+pub(crate) async fn until(mut reached: impl FnMut() -> bool) {
+    within(async {
+        while !reached() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {

@@ -109,6 +109,7 @@ async fn slow_headers_are_closed_but_a_pause_between_requests_is_not() {
     // Another connection's slow head ends first, although its wait began later.
     let mut slow = connect(site.address, site.config(Protocol::Http1, None)).await;
     slow.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    within(slow.read_exact(&mut answer)).await.unwrap();
     slow.write_all(b"GET / HT").await.unwrap();
     closed(&mut slow).await;
     site.until(|tally| tally.late_request == 1).await;
@@ -124,26 +125,11 @@ async fn an_idle_connection_is_closed_and_one_with_a_stream_is_not() {
     let mut busy = site.http2().await;
     let mut watch = busy.send_request(get("/endless")).await.unwrap().into_body();
     assert!(within(watch.frame()).await.is_some());
-    for protocol in [Protocol::Http1, Protocol::Http2] {
-        let stream = connect(site.address, site.config(protocol, None)).await;
-        match protocol {
-            Protocol::Http1 => {
-                let mut sender = http1_over(stream).await;
-                text(sender.send_request(get("/")).await.unwrap()).await;
-                within(std::future::poll_fn(|context| sender.poll_ready(context))).await.unwrap_err();
-            }
-            Protocol::Http2 => {
-                let mut sender = http2_over(stream).await;
-                text(sender.send_request(get("/")).await.unwrap()).await;
-                within(async {
-                    while !sender.is_closed() {
-                        tokio::task::yield_now().await;
-                    }
-                })
-                .await;
-            }
-        }
-    }
+    let mut idle1 = site.http1().await;
+    text(idle1.send_request(get("/")).await.unwrap()).await;
+    let mut idle2 = site.http2().await;
+    text(idle2.send_request(get("/")).await.unwrap()).await;
+    until(|| idle1.is_closed() && idle2.is_closed()).await;
     site.until(|tally| tally.idle == 2).await;
     assert_eq!(text(busy.send_request(get("/")).await.unwrap()).await, "Http2 nobody");
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::authn::pki::{BMP, CN, Ca, NOW, O, PRINTABLE, SERVER_AUTH, Says, UID, UTF8};
+use crate::authn::pki::{Attribute, BMP, CN, Ca, O, PRINTABLE, SERVER_AUTH, Says, UID, UTF8, now};
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -26,12 +26,12 @@ fn refusal(verdict: PeerCertificate) -> Unverifiable {
 #[track_caller]
 fn judged(says: &Says<'_>) -> PeerCertificate {
     let ca = Ca::root("clients");
-    authority(&[&ca]).judge(&[ca.leaf(says)], NOW)
+    authority(&[&ca]).judge(&[ca.leaf(says)], now())
 }
 
 #[test]
 fn every_organisation_is_a_group_in_its_order() {
-    let subject: &[&[_]] = &[
+    let subject: &[&[Attribute<'_>]] = &[
         &[(O, PRINTABLE, b"zebra")],
         &[(O, UTF8, "équipe".as_bytes())],
         &[(CN, UTF8, "ada/löve".as_bytes())],
@@ -51,7 +51,8 @@ fn every_organisation_is_a_group_in_its_order() {
 
 #[test]
 fn attributes_of_one_relative_name_count_like_separate_ones() {
-    let subject: &[&[_]] = &[&[(O, UTF8, b"a"), (O, UTF8, b"b"), (CN, UTF8, b"ada"), (UID, UTF8, b"u-1")]];
+    let subject: &[&[Attribute<'_>]] =
+        &[&[(O, UTF8, b"a"), (O, UTF8, b"b"), (CN, UTF8, b"ada"), (UID, UTF8, b"u-1")]];
     let verdict = judged(&Says { subject, ..Says::default() });
     assert_eq!(identity(&verdict).user, "ada");
     assert_eq!(identity(&verdict).uid.as_deref(), Some("u-1"));
@@ -60,22 +61,22 @@ fn attributes_of_one_relative_name_count_like_separate_ones() {
 
 #[test]
 fn the_authenticated_group_is_added_only_where_the_apiserver_adds_it() {
-    let subject: &[&[_]] = &[&[(CN, UTF8, b"ada")], &[(O, UTF8, b"system:authenticated")]];
+    let subject: &[&[Attribute<'_>]] = &[&[(CN, UTF8, b"ada")], &[(O, UTF8, b"system:authenticated")]];
     let verdict = judged(&Says { subject, ..Says::default() });
     assert_eq!(identity(&verdict).groups, ["system:authenticated"]);
-    let subject: &[&[_]] = &[&[(CN, UTF8, b"system:anonymous")]];
+    let subject: &[&[Attribute<'_>]] = &[&[(CN, UTF8, b"system:anonymous")]];
     let verdict = judged(&Says { subject, ..Says::default() });
     assert!(identity(&verdict).groups.is_empty());
 }
 
 #[test]
 fn without_a_common_name_there_is_no_opinion() {
-    let subjects: [&[&[_]]; 2] = [&[&[(O, UTF8, b"group")]], &[&[(CN, UTF8, b"")]]];
+    let subjects: [&[&[Attribute<'_>]]; 2] = [&[&[(O, UTF8, b"group")]], &[&[(CN, UTF8, b"")]]];
     for subject in subjects {
         assert!(matches!(judged(&Says { subject, ..Says::default() }), PeerCertificate::None));
     }
     let ca = Ca::root("clients");
-    assert!(matches!(authority(&[&ca]).judge(&[], NOW), PeerCertificate::None));
+    assert!(matches!(authority(&[&ca]).judge(&[], now()), PeerCertificate::None));
 }
 
 #[test]
@@ -84,17 +85,17 @@ fn names_that_a_header_would_change_are_no_identity() {
         [b"ada\r\nX-Remote-Group: system:masters", b"a\0b", b"tab\t", b" ada", b"ada ", b"\x1b[31m"];
     for name in bad {
         for oid in [CN, O, UID] {
-            let subject: &[&[_]] = &[&[(oid, UTF8, name)], &[(CN, UTF8, b"ada")]];
+            let subject: &[&[Attribute<'_>]] = &[&[(oid, UTF8, name)], &[(CN, UTF8, b"ada")]];
             let why = refusal(judged(&Says { subject, ..Says::default() }));
             assert!(matches!(why, Unverifiable::Name(_)), "{name:?}: {why:?}");
         }
     }
-    let unreadable: &[&[_]] = &[&[(CN, BMP, b"\0a\0d\0a")]];
+    let unreadable: &[&[Attribute<'_>]] = &[&[(CN, BMP, b"\0a\0d\0a")]];
     assert_eq!(refusal(judged(&Says { subject: unreadable, ..Says::default() })), Unverifiable::Name("CN"));
-    let invalid: &[&[_]] = &[&[(CN, UTF8, b"\xff\xfe")]];
+    let invalid: &[&[Attribute<'_>]] = &[&[(CN, UTF8, b"\xff\xfe")]];
     assert_eq!(refusal(judged(&Says { subject: invalid, ..Says::default() })), Unverifiable::Name("CN"));
     let long = vec![b'x'; NAMES_BYTES_MAX];
-    let subject: &[&[_]] = &[&[(CN, UTF8, &long)], &[(O, UTF8, b"group")]];
+    let subject: &[&[Attribute<'_>]] = &[&[(CN, UTF8, &long)], &[(O, UTF8, b"group")]];
     assert!(matches!(refusal(judged(&Says { subject, ..Says::default() })), Unverifiable::Name(_)));
 }
 
@@ -105,7 +106,7 @@ fn times_are_checked_for_every_certificate_of_the_chain() {
     let future = judged(&Says { not_before: "20350101000000Z", ..Says::default() });
     assert!(matches!(refusal(future), Unverifiable::Chain(webpki::Error::CertNotValidYet { .. })));
     let old_root = Ca::root_until("clients", "20310101000000Z");
-    let verdict = authority(&[&old_root]).judge(&[old_root.leaf(&Says::default())], NOW);
+    let verdict = authority(&[&old_root]).judge(&[old_root.leaf(&Says::default())], now());
     assert_eq!(refusal(verdict), Unverifiable::Expired);
 }
 
@@ -114,18 +115,18 @@ fn the_proof_ends_with_the_first_certificate_that_expires() {
     let root = Ca::root("root");
     let middle = root.intermediate("middle", "20350101000000Z");
     let chain = [middle.leaf(&Says::default()), middle.certificate.clone()];
-    match authority(&[&root]).judge(&chain, NOW) {
+    match authority(&[&root]).judge(&chain, now()) {
         PeerCertificate::Verified { not_after, caller } => {
-            assert!(not_after < NOW + 2 * YEAR, "the intermediate's end, not the leaf's");
+            assert!(not_after < now() + 2 * YEAR, "the intermediate's end, not the leaf's");
             assert_eq!(caller.not_after, Some(not_after));
             assert_eq!(caller.via, Assert::FrontProxy);
         }
         other => panic!("{other:?}"),
     }
-    let alone = authority(&[&root]).judge(&chain[..1], NOW);
+    let alone = authority(&[&root]).judge(&chain[..1], now());
     assert_eq!(refusal(alone), Unverifiable::Chain(webpki::Error::UnknownIssuer));
     let long = vec![middle.certificate.clone(); INTERMEDIATES_MAX + 2];
-    assert_eq!(refusal(authority(&[&root]).judge(&long, NOW)), Unverifiable::TooLong);
+    assert_eq!(refusal(authority(&[&root]).judge(&long, now())), Unverifiable::TooLong);
 }
 
 #[test]
@@ -134,11 +135,11 @@ fn only_our_authorities_count_and_both_do_during_a_rotation() {
     let both = authority(&[&old, &new]);
     assert_eq!(both.hints().len(), 2);
     for ca in [&old, &new] {
-        assert_eq!(identity(&both.judge(&[ca.leaf(&Says::default())], NOW)).user, "ada");
+        assert_eq!(identity(&both.judge(&[ca.leaf(&Says::default())], now())).user, "ada");
     }
     // The same name with another key.
-    assert!(matches!(refusal(both.judge(&[other.leaf(&Says::default())], NOW)), Unverifiable::Chain(_)));
-    let nobody = ClientAuthority::nobody().judge(&[old.leaf(&Says::default())], NOW);
+    assert!(matches!(refusal(both.judge(&[other.leaf(&Says::default())], now())), Unverifiable::Chain(_)));
+    let nobody = ClientAuthority::nobody().judge(&[old.leaf(&Says::default())], now());
     assert!(matches!(refusal(nobody), Unverifiable::Chain(_)));
 }
 
@@ -177,8 +178,8 @@ proptest! {
         at %= bytes.len();
         bytes[at] = to;
         let whole = CertificateDer::from(bytes.clone());
-        let _ = authority.judge(&[whole], NOW);
+        let _ = authority.judge(&[whole], now());
         bytes.truncate(cut);
-        let _ = authority.judge(&[CertificateDer::from(bytes)], NOW);
+        let _ = authority.judge(&[CertificateDer::from(bytes)], now());
     }
 }

@@ -4,10 +4,11 @@ use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::{digest, hmac, signature};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::*;
-use crate::authn::pki::{NOW, pem};
+use crate::authn::pki::{now, pem};
+use crate::authn::{Assert, Authenticator, PeerCertificate};
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 const NOW_S: i64 = 2_000_000_000;
@@ -102,12 +103,12 @@ fn with(changes: &[(&str, Value)]) -> Value {
 }
 
 fn outcome(token: &str) -> Result<String, Unverified> {
-    verifier().verify(token, NOW).map(|verified| verified.identity.user)
+    verifier().verify(token, now()).map(|verified| verified.identity.user)
 }
 
 #[test]
 fn a_bound_token_names_its_account_pod_and_node() {
-    let verified = verifier().verify(&rs256(&rsa_header(), &claims()), NOW).unwrap();
+    let verified = verifier().verify(&rs256(&rsa_header(), &claims()), now()).unwrap();
     let identity = verified.identity;
     assert_eq!(identity.user, "system:serviceaccount:monitoring:agent");
     assert_eq!(identity.uid.as_deref(), Some("u-1"));
@@ -129,7 +130,7 @@ fn a_bound_token_names_its_account_pod_and_node() {
         ("pod-uid", "u-2"),
     ];
     assert_eq!(extras, expected);
-    assert_eq!(verified.not_after, NOW + Duration::from_secs(3660), "expiry and leeway");
+    assert_eq!(verified.not_after, now() + Duration::from_secs(3660), "expiry and leeway");
 }
 
 #[test]
@@ -221,7 +222,29 @@ fn a_published_key_set_serves_as_well_as_files() {
         audiences: Vec::new(),
     };
     let verifier = Verifier::new(&settings).unwrap();
-    assert!(verifier.verify(&rs256(&rsa_header(), &claims()), NOW).is_ok());
+    assert!(verifier.verify(&rs256(&rsa_header(), &claims()), now()).is_ok());
+}
+
+#[test]
+fn a_token_is_judged_once_and_a_demoted_one_ranks_low_for_a_minute() {
+    let keys = vec![Material::Bytes(pem("PUBLIC KEY", &rsa_spki()).into_bytes())];
+    let service_accounts = Settings { keys, issuers: vec![ISSUER.to_owned()], audiences: Vec::new() };
+    let settings = crate::authn::Settings { client_ca: None, service_accounts: Some(service_accounts) };
+    let authenticator = Authenticator::new(&settings).unwrap();
+    let mut headers = http::HeaderMap::new();
+    let value = format!("Bearer {}", rs256(&rsa_header(), &claims()));
+    headers.insert(http::header::AUTHORIZATION, value.parse().unwrap());
+    let caller = |seconds| {
+        let at = now() + Duration::from_secs(seconds);
+        authenticator.caller(&PeerCertificate::None, &headers, at).unwrap()
+    };
+    let first = caller(0);
+    assert_eq!((first.via, first.identity.credential), (Assert::Bearer, Credential::ServiceAccountToken));
+    assert!(Arc::ptr_eq(&first, &caller(1)), "the second time from the table");
+    authenticator.demote(first.token_key.as_ref().unwrap(), now());
+    assert_eq!(caller(60).via, Assert::Unverified);
+    assert_eq!(caller(61).via, Assert::Bearer);
+    assert_eq!(caller(3661).identity.credential, Credential::UnverifiedToken, "expired");
 }
 
 #[test]
@@ -245,9 +268,9 @@ proptest! {
     #[test]
     fn any_token_is_judged_without_panic(token in "\\PC*", header in "\\PC*", claims in "\\PC*") {
         let verifier = verifier();
-        prop_assert!(verifier.verify(&token, NOW).is_err());
+        prop_assert!(verifier.verify(&token, now()).is_err());
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let framed = format!("{}.{}.{}", part(&header), part(&claims), part(&token));
-        prop_assert!(verifier.verify(&framed, NOW).is_err());
+        prop_assert!(verifier.verify(&framed, now()).is_err());
     }
 }
