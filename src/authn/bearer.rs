@@ -1,9 +1,10 @@
 //! Which bearer token does a request carry, by kube-apiserver's own rules?
 //!
-//! The rules are odd (two blanks after the scheme mean no token at all), and a proxy that reads a header otherwise
-//! than the server behind it can be talked into a rank that the server does not see. So they are copied to the
-//! letter from `authentication/request/bearertoken` and `websocket` of kubernetes/apiserver. One departure:
-//! two `Authorization` headers are refused; the server takes the first, others on the way may take the last.
+//! The rules are odd (two blanks after the scheme mean no token at all), and a proxy that reads a header
+//! otherwise than the server behind it can be talked into a rank that the server does not see. So they are
+//! copied to the letter from `authentication/request/bearertoken` and `websocket` of kubernetes/apiserver.
+//! One departure: two `Authorization` headers are refused; the server takes the first, others on the way may
+//! take the last.
 
 use std::borrow::Cow;
 
@@ -53,8 +54,8 @@ pub fn from_value(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// The token offered as a WebSocket sub-protocol. Malformed offers yield a token that nobody can verify rather than
-/// none: the server refuses them, and must be the one who does.
+/// The token offered as a WebSocket sub-protocol. Malformed offers yield a token that nobody can verify
+/// rather than none: the server refuses them, and must be the one who does.
 fn from_protocol(headers: &HeaderMap) -> Option<String> {
     if !is_websocket(headers) {
         return None;

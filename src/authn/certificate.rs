@@ -1,11 +1,11 @@
 //! What does the certificate that a peer showed say about who it is?
 //!
 //! The handshake proved that the peer holds the key; here the chain is verified (webpki: signatures, times,
-//! clientAuth, name constraints, bounded work) and the leaf's subject becomes an [`Identity`] as kube-apiserver
-//! reads it: CN is the user, every O is a group in its order, an attribute of Kubernetes' own is the UID.
-//! A name that a header cannot carry unchanged is not an identity: it would become somebody else's on the way.
-//! Left out: CRL and OCSP, which the apiserver has not got either. Source: `authentication/request/x509` of the
-//! kubernetes/apiserver repository.
+//! clientAuth, name constraints, bounded work) and the leaf's subject becomes an [`Identity`] as
+//! kube-apiserver reads it: CN is the user, every O is a group in its order, an attribute of Kubernetes' own
+//! is the UID. A name that a header cannot carry unchanged is not an identity: it would become somebody
+//! else's on the way. Left out: CRL and OCSP, which the apiserver has not got either. Source:
+//! `authentication/request/x509` of the kubernetes/apiserver repository.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 use super::{Assert, Caller, Material, MaterialError, Memo};
 use crate::identity::{Credential, GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, Identity, USER_ANONYMOUS};
 
-/// Intermediates a client may send. Real chains have 0 to 2; webpki itself bounds the work of building a path, this
-/// bounds what is looked at before.
+/// Intermediates a client may send. Real chains have 0 to 2; webpki itself bounds the work of building a
+/// path, this bounds what is looked at before.
 pub const INTERMEDIATES_MAX: usize = 8;
 
-/// User, UID and groups of one certificate together, in bytes. They travel in the headers of every request, and the
-/// list of all headers towards the apiserver is held to 64 KiB.
+/// User, UID and groups of one certificate together, in bytes. They travel in the headers of every request,
+/// and the list of all headers towards the apiserver is held to 64 KiB.
 pub const NAMES_BYTES_MAX: usize = 16 * 1024;
 
 /// The subject attribute that carries the UID, since Kubernetes 1.33.
@@ -108,7 +108,8 @@ pub enum AuthorityError {
 /// Whoever signs the certificates of clients: one or more CAs.
 pub struct ClientAuthority {
     anchors: Vec<TrustAnchor<'static>>,
-    /// When each anchor expires, by position: webpki trusts anchors for ever, Go's verifier and so the apiserver not.
+    /// When each anchor expires, by position: webpki trusts anchors for ever, Go's verifier and so the
+    /// apiserver not.
     ends: Vec<SystemTime>,
     credential: Credential,
     algorithms: WebPkiSupportedAlgorithms,
@@ -249,8 +250,8 @@ impl ClientAuthority {
     }
 }
 
-/// Whether a header carries `name` to the apiserver unchanged: control characters split headers, and blanks at the
-/// ends are trimmed there, which would turn "admin " into "admin".
+/// Whether a header carries `name` to the apiserver unchanged: control characters split headers, and blanks
+/// at the ends are trimmed there, which would turn "admin " into "admin".
 fn assertable(name: &str) -> bool {
     !name.chars().any(char::is_control) && name.trim() == name
 }

@@ -1,9 +1,10 @@
 //! Which public keys may sign service-account tokens?
 //!
-//! The files that kube-apiserver names with `--service-account-key-file` (`sa.pub`), or the key set it publishes at
-//! `/openid/v1/jwks`. The algorithm belongs to the key, never to the token: that is what makes `none` and a public
-//! key used as an HMAC secret impossible. A key's id is the SHA-256 of its DER form, as the apiserver derives it.
-//! Left out: ES512, which jsonwebtoken cannot verify, and private keys, which have no business here.
+//! The files that kube-apiserver names with `--service-account-key-file` (`sa.pub`), or the key set it
+//! publishes at `/openid/v1/jwks`. The algorithm belongs to the key, never to the token: that is what makes
+//! `none` and a public key used as an HMAC secret impossible. A key's id is the SHA-256 of its DER form, as
+//! the apiserver derives it. Left out: ES512, which jsonwebtoken cannot verify, and private keys, which have
+//! no business here.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -18,11 +19,12 @@ use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 
 use super::{Material, MaterialError};
 
-/// Keys in all files together. A token without a key id is tried against all of them, so their number is CPU time that
-/// anybody can ask for; clusters have one or two.
+/// Keys in all files together. A token without a key id is tried against all of them, so their number is CPU
+/// time that anybody can ask for; clusters have one or two.
 pub(super) const KEYS_MAX: usize = 16;
 
-/// RSA tokens are RS256 at every apiserver; the longer digests cost nothing to allow and stay within the key's type.
+/// RSA tokens are RS256 at every apiserver; the longer digests cost nothing to allow and stay within the
+/// key's type.
 const RSA_ALGORITHMS: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
 
 /// The keys cannot be used.
@@ -53,7 +55,7 @@ pub enum KeyError {
         /// File name.
         origin: String,
     },
-    /// More than [`KEYS_MAX`].
+    /// More than a cluster has; see the limit in the text.
     #[error("{0} keys for service-account tokens were given, at most {KEYS_MAX} are supported")]
     TooMany(usize),
 }
@@ -106,7 +108,8 @@ fn from_pem(pem: &[u8], origin: &str) -> Result<Vec<PublicKey>, KeyError> {
     Ok(keys)
 }
 
-/// From a DER SubjectPublicKeyInfo. Its bit string is what the verifiers want: an RSAPublicKey or a curve point.
+/// From a DER SubjectPublicKeyInfo. Its bit string is what the verifiers want: an RSAPublicKey or a curve
+/// point.
 fn from_spki(der: &[u8]) -> Result<PublicKey, &'static str> {
     let (_, spki) =
         SubjectPublicKeyInfo::from_der(der).map_err(|_| "the key is not a SubjectPublicKeyInfo")?;

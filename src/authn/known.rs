@@ -1,10 +1,11 @@
 //! Which tokens were judged a moment ago?
 //!
-//! Verifying a signature costs 25 to 60 µs, more than the rest of a request; looking a token up costs one HMAC of it.
-//! The table never holds a token, only its HMAC under a key of this process, so that neither a memory image nor a
-//! chosen collision is worth anything. Two generations bound it: when the young one is full it becomes the old
-//! one and the old one is dropped, and whoever is still asked for moves back to the young one. Only tokens whose
-//! signature held get in, so nobody without the cluster's signing key can push others out.
+//! Verifying a signature costs 25 to 60 µs, more than the rest of a request; looking a token up costs one
+//! HMAC of it. The table never holds a token, only its HMAC under a key of this process, so that neither a
+//! memory image nor a chosen collision is worth anything. Two generations bound it: when the young one is
+//! full it becomes the old one and the old one is dropped, and whoever is still asked for moves back to the
+//! young one. Only tokens whose signature held get in, so nobody without the cluster's signing key can push
+//! others out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,17 +17,18 @@ use parking_lot::Mutex;
 
 use super::Caller;
 
-/// Entries of one generation; twice as many at most are held, at well under 1 KiB each. 5,000 nodes with six pods each
-/// that talk to the apiserver make 30,000 tokens.
+/// Entries of one generation; twice as many at most are held, at well under 1 KiB each. 5,000 nodes with six
+/// pods each that talk to the apiserver make 30,000 tokens.
 pub(super) const GENERATION_ENTRIES_MAX: usize = 16_384;
 
-/// How long a judgement is used. The apiserver itself trusts its own for 10 s, but it is asked on every request; this
-/// only delays the loss of *rank* after a token's expiry was shortened, which cannot happen, or a key was withdrawn.
+/// How long a judgement is used. The apiserver itself trusts its own for 10 s, but it is asked on every
+/// request; this only delays the loss of *rank* after a token's expiry was shortened, which cannot happen, or
+/// a key was withdrawn.
 pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
-/// How long a token that the apiserver refused stays demoted. Long enough that a loop with a revoked token costs the
-/// shared upstream connections one GOAWAY a minute; short enough that a 401 given by a server that was itself
-/// in trouble does not cost a node its rank for long.
+/// How long a token that the apiserver refused stays demoted. Long enough that a loop with a revoked token
+/// costs the shared upstream connections one GOAWAY a minute; short enough that a 401 given by a server that
+/// was itself in trouble does not cost a node its rank for long.
 pub(super) const DEMOTED_FOR: Duration = Duration::from_secs(60);
 
 /// Names a token without being one.
@@ -55,22 +57,21 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn new() -> Self {
+    /// An empty table under a secret of its own; fails only when the system has no random bytes.
+    pub(super) fn new() -> Result<Self, &'static str> {
         Self::bounded(GENERATION_ENTRIES_MAX)
     }
 
-    fn bounded(entries_max: usize) -> Self {
+    fn bounded(entries_max: usize) -> Result<Self, &'static str> {
         let mut secret = [0; 32];
-        // Without random bytes the key would be zero: lookups still work, only the protection of the HMAC is less.
-        // aws-lc-rs aborts rather than return an error here.
-        let _ = rand::fill(&mut secret);
-        Self {
+        rand::fill(&mut secret).map_err(|_| "the system gave no random bytes")?;
+        Ok(Self {
             secret: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             generations: [DashMap::new(), DashMap::new()],
             young: AtomicUsize::new(0),
             turning: Mutex::new(()),
             entries_max,
-        }
+        })
     }
 
     pub(super) fn key(&self, token: &str) -> TokenKey {
@@ -121,7 +122,8 @@ impl Known {
         self.generations[self.young.load(Ordering::Acquire) & 1].insert(key, judgement);
     }
 
-    /// The young generation becomes the old one. Only one thread turns; the others see the new one or wait a moment.
+    /// The young generation becomes the old one. Only one thread turns; the others see the new one or wait a
+    /// moment.
     fn turn(&self) {
         let _turning = self.turning.lock();
         let young = self.young.load(Ordering::Acquire) & 1;
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_judgement_is_found_until_the_token_ends_or_five_minutes_pass() {
-        let known = Known::new();
+        let known = Known::new().unwrap();
         let (short, long) = (known.key("short"), known.key("long"));
         known.remember(short.clone(), &caller(), NOW + Duration::from_secs(10), NOW);
         known.remember(long.clone(), &caller(), NOW + Duration::from_secs(3600), NOW);
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_demoted_token_comes_back_after_a_minute() {
-        let known = Known::new();
+        let known = Known::new().unwrap();
         let key = known.key("token");
         known.remember(key.clone(), &caller(), NOW + Duration::from_secs(3600), NOW);
         known.demote(&key, NOW);
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_keeps_who_is_still_asked_for() {
-        let known = Known::bounded(10);
+        let known = Known::bounded(10).unwrap();
         let busy = known.key("busy");
         known.remember(busy.clone(), &caller(), NOW + REMEMBERED_FOR, NOW);
         for number in 0..1000 {
@@ -184,6 +186,6 @@ mod tests {
 
     #[test]
     fn each_process_names_tokens_in_its_own_way() {
-        assert_ne!(Known::new().key("token"), Known::new().key("token"));
+        assert_ne!(Known::new().unwrap().key("token"), Known::new().unwrap().key("token"));
     }
 }

@@ -1,7 +1,7 @@
 //! Where does a certificate, a key or a key set come from?
 //!
-//! From a file, usually; from memory in tests and in the demo. Reading is the one place that names the file in
-//! its error, so that everything built on top can speak about the contents.
+//! From a file, usually; from memory in tests and in the demo. Reading is the one place that names the file
+//! in its error, so that everything built on top can speak about the contents.
 
 use std::borrow::Cow;
 use std::fmt;

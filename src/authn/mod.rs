@@ -1,11 +1,12 @@
 //! Who is calling, and how strongly is it proven?
 //!
 //! Two credentials are checked here without asking anybody: a client certificate, once per connection
-//! ([`certificate`]), and a service-account token, by the cluster's public keys ([`token`]). Everything else stays
-//! unverified or anonymous. The answer decides *rank* and how the request is sent on; kube-apiserver still
-//! authenticates for itself. The order is the apiserver's: a certificate wins over a token, a certificate that
-//! cannot be verified is an error unless a token vouches for the caller, and anonymous is only who brought nothing.
-//! Left out: OIDC, bootstrap and webhook tokens (unverified here), revocation (a bound token's pod may be gone).
+//! ([`certificate`]), and a service-account token, by the cluster's public keys ([`token`]). Everything else
+//! stays unverified or anonymous. The answer decides *rank* and how the request is sent on; kube-apiserver
+//! still authenticates for itself. The order is the apiserver's: a certificate wins over a token, a
+//! certificate that cannot be verified is an error unless a token vouches for the caller, and anonymous is
+//! only who brought nothing. Left out: OIDC, bootstrap and webhook tokens (unverified here), revocation (a
+//! bound token's pod may be gone).
 
 pub mod bearer;
 pub mod certificate;
@@ -54,8 +55,8 @@ pub enum AuthnError {
     /// A token key is not usable.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Signatures cannot be verified in this build.
-    #[error("token signatures cannot be verified ({0}): this build of spillway is broken, use another")]
+    /// The crypto library does not do what it must.
+    #[error("tokens cannot be checked here: {0}; this build or machine is broken, use another")]
     SelfTest(&'static str),
     /// Neither issuers nor audiences lead anywhere.
     #[error(
@@ -102,8 +103,9 @@ impl Caller {
     }
 }
 
-/// One derived value kept beside a caller, so that it is computed once and not for every request: the rules of the
-/// policy in force that can match this identity. The reader checks that what it finds belongs to that policy.
+/// One derived value kept beside a caller, so that it is computed once and not for every request: the rules
+/// of the policy in force that can match this identity. The reader checks that what it finds belongs to that
+/// policy.
 #[derive(Default)]
 pub struct Memo(ArcSwapOption<Box<dyn Any + Send + Sync>>);
 
@@ -172,7 +174,7 @@ impl Authenticator {
         Ok(Self {
             authority: Arc::new(authority),
             tokens,
-            known: known::Known::new(),
+            known: known::Known::new().map_err(AuthnError::SelfTest)?,
             anonymous: Caller::unproven(Identity::anonymous()),
             unverified: Caller::unproven(Identity::unverified()),
         })
@@ -210,8 +212,8 @@ impl Authenticator {
         }
     }
 
-    /// kube-apiserver answered 401 to a token that looked good here: its pod, its service account or its key is
-    /// gone. It ranks as unverified for [`known::DEMOTED_FOR`] from `now`.
+    /// kube-apiserver answered 401 to a token that looked good here: its pod, its service account or its key
+    /// is gone. It ranks as unverified for a minute from `now`.
     pub fn demote(&self, key: &TokenKey, now: SystemTime) {
         self.known.demote(key, now);
     }

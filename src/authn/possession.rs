@@ -1,7 +1,7 @@
 //! Does the peer hold the key of the certificate it shows?
 //!
-//! That is all the handshake asks. kube-apiserver requests a certificate but never fails a handshake over a bad
-//! one, because the same client may bring a good token; rustls' own verifiers would fail it. Whether the
+//! That is all the handshake asks. kube-apiserver requests a certificate but never fails a handshake over a
+//! bad one, because the same client may bring a good token; rustls' own verifiers would fail it. Whether the
 //! certificate means anything is judged afterwards by [`super::ClientAuthority`].
 
 use rustls::client::danger::HandshakeSignatureValid;

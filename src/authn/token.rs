@@ -1,9 +1,9 @@
 //! Is this bearer token a service account's, and does its signature hold?
 //!
-//! The steps are those of kube-apiserver's own verifier that need no lookup: issuer, key by id, algorithm pinned to the
-//! key's type, signature, audience, times with a minute of leeway, and agreement of `sub` with Kubernetes' own
-//! claims. What needs its caches (does the account, pod or node still exist?) is left to it; a token that
-//! passes here only gains rank. Tokens of legacy secrets carry no expiry and stay unverified.
+//! The steps are those of kube-apiserver's own verifier that need no lookup: issuer, key by id, algorithm
+//! pinned to the key's type, signature, audience, times with a minute of leeway, and agreement of `sub` with
+//! Kubernetes' own claims. What needs its caches (does the account, pod or node still exist?) is left to it;
+//! a token that passes here only gains rank. Tokens of legacy secrets carry no expiry and stay unverified.
 //! Source: `pkg/serviceaccount` of the kubernetes/kubernetes repository.
 
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,8 @@ use crate::identity::{Credential, EXTRA_NODE_NAME, GROUP_AUTHENTICATED, Identity
 /// reach 10 KiB.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
-/// Clock difference between whoever issued the token and this machine: what the apiserver grants (go-jose's default).
+/// Clock difference between whoever issued the token and this machine: what the apiserver grants (go-jose's
+/// default).
 const LEEWAY_S: f64 = 60.0;
 
 /// How service-account tokens are checked.
@@ -155,7 +156,8 @@ impl Verifier {
         if header.crit.is_some() {
             return Err(Unverified::NotAJwt);
         }
-        // Before the signature, although nothing is believed yet: it saves the work for everybody else's tokens.
+        // Before the signature, although nothing is believed yet: it saves the work for everybody else's
+        // tokens.
         if !self.issuers.contains(&claims.iss) {
             return Err(Unverified::Issuer);
         }
@@ -234,8 +236,8 @@ fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, Unverified> {
     serde_json::from_slice(&json).map_err(|_| Unverified::NotAJwt)
 }
 
-/// Signs and verifies once. jsonwebtoken panics at the first token if the build carries two crypto providers or none:
-/// the provider is named here, and the check is made before the first client comes.
+/// Signs and verifies once. jsonwebtoken panics at the first token if the build carries two crypto providers
+/// or none: the provider is named here, and the check is made before the first client comes.
 pub(super) fn self_test() -> Result<(), &'static str> {
     // An error only says that it is installed already, by an earlier authenticator of this process.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
