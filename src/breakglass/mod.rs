@@ -1,9 +1,10 @@
 //! How do operators get in when everything else is saturated or dead?
 //!
-//! By a lane that shares nothing with the others: its own listener, one thread of its own for accepting and serving, its
-//! own TLS configuration without session resumption, and its own client CA. A certificate signed by any other CA, a
-//! token, or nothing at all gets 401, whatever it would be worth elsewhere. What a request then does (own upstream
-//! connections, own ceiling) is the handler's business. Left out so far: grants, the audit chain, the self-probe.
+//! By a lane that shares nothing with the others: its own listener, one thread of its own for accepting and
+//! serving, its own TLS configuration without session resumption, and its own client CA. A certificate signed
+//! by any other CA, a token, or nothing at all gets 401, whatever it would be worth elsewhere. What a request
+//! then does (own upstream connections, own ceiling) is the handler's business. Left out so far: grants, the
+//! audit chain, the self-probe.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -118,7 +119,8 @@ impl BoundLane {
         self.listener.address()
     }
 
-    /// Starts the lane's thread. The handler that `factory` makes sees only requests of verified certificates.
+    /// Starts the lane's thread. The handler that `factory` makes sees only requests of verified
+    /// certificates.
     ///
     /// # Errors
     /// The thread cannot be created.

@@ -1,8 +1,9 @@
 //! How does a socket get from the kernel to a shard?
 //!
-//! Each listener has one accept loop, usually on a thread of its own: a busy shard must not delay new connections,
-//! and a hand-off costs one wake-up per connection, not per request. Sockets stay plain until a shard's reactor
-//! takes them. A full process (no file descriptors) backs off instead of spinning; a full listener closes at once.
+//! Each listener has one accept loop, usually on a thread of its own: a busy shard must not delay new
+//! connections, and a hand-off costs one wake-up per connection, not per request. Sockets stay plain until a
+//! shard's reactor takes them. A full process (no file descriptors) backs off instead of spinning; a full
+//! listener closes at once.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -23,16 +24,16 @@ use super::shard::{self, Shard, Worker};
 use super::tally::{Tally, count};
 use super::{StartError, Tls};
 
-/// Connections the kernel keeps ready for us: a cluster of 5,000 nodes reconnects within a second. The kernel cuts it
-/// to net.core.somaxconn.
+/// Connections the kernel keeps ready for us: a cluster of 5,000 nodes reconnects within a second. The kernel
+/// cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// Pause after `accept` failed for want of file descriptors or memory: they come back when connections close, and
-/// until then the kernel's backlog waits.
+/// Pause after `accept` failed for want of file descriptors or memory: they come back when connections close,
+/// and until then the kernel's backlog waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Silence on a socket before the kernel probes the peer, and between probes. HTTP/2 has PINGs; a watch over HTTP/1.1
-/// whose client vanished would otherwise be held until the next event.
+/// Silence on a socket before the kernel probes the peer, and between probes. HTTP/2 has PINGs; a watch over
+/// HTTP/1.1 whose client vanished would otherwise be held until the next event.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 
 /// Where a listener's accept loop runs.

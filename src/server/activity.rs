@@ -1,8 +1,9 @@
 //! Is a client still using its connection, and until when may it stay silent?
 //!
-//! Requests, ends of answers and read bytes leave marks; the connection's task asks for the one deadline that applies
-//! now. hyper's own header timeout is not used, because it also counts the pause between two requests, where a
-//! kept-alive connection may rest for minutes; and neither hyper nor h2 limits the time to the first request.
+//! Requests, ends of answers and read bytes leave marks; the connection's task asks for the one deadline that
+//! applies now. hyper's own header timeout is not used, because it also counts the pause between two
+//! requests, where a kept-alive connection may rest for minutes; and neither hyper nor h2 limits the time to
+//! the first request.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -56,7 +57,8 @@ impl Activity {
         self.running.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Bytes came in; while nothing runs they are the beginning of a head.
+    /// Bytes came in; while nothing runs they are the beginning of a head. Half a head that came together
+    /// with the previous request is not seen: that connection ends with the idle time.
     pub(super) fn bytes_read(&self) {
         if self.running.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == NO_HEAD {
             self.head_since.store(self.elapsed(), Ordering::Relaxed);
@@ -71,7 +73,8 @@ impl Activity {
         if !self.any_request.load(Ordering::Relaxed) {
             return Some((self.start + deadlines.first_request, Silence::Request));
         }
-        // On HTTP/2 bytes without a request are mostly PINGs; half a header block there ends with the idle time.
+        // On HTTP/2 bytes without a request are mostly PINGs; half a header block there ends with the idle
+        // time.
         let head_since = self.head_since.load(Ordering::Relaxed);
         if protocol == Protocol::Http1 && head_since != NO_HEAD {
             return Some((self.at(head_since) + deadlines.headers, Silence::Request));

@@ -1,7 +1,7 @@
 //! What is the life of one connection?
 //!
-//! First byte, handshake, certificate judged, protocol by ALPN, then requests ([`drive`]). Both waits before that have
-//! a deadline. Nothing is sniffed: a client that does not speak ALPN speaks HTTP/1.1.
+//! First byte, handshake, certificate judged, protocol by ALPN, then requests (`drive`). Both waits before
+//! that have a deadline. Nothing is sniffed: a client that does not speak ALPN speaks HTTP/1.1.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
 use super::drain::Drain;
@@ -21,11 +20,12 @@ use super::places::Place;
 use super::service::Requests;
 use super::settings::{HANDSHAKE_PLACE_HELD, Settings};
 use super::shard::Shard;
-use super::stream;
+use super::stream::{self, Accepted};
 use super::tally::{Tally, count};
 use super::tls::Tls;
 use crate::authn::PeerCertificate;
 use crate::clock;
+use crate::io::ReadAhead;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -120,7 +120,7 @@ pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: O
         tally: Arc::clone(&serving.tally),
         fields_max: serving.settings.limits.header_fields,
     };
-    let io = stream::wrap(tls, Arc::clone(&connection));
+    let io = stream::wrap(tls, &shard.flusher, Arc::clone(&connection));
     drive::serve(io, requests, &connection, &serving).await;
 }
 
@@ -129,7 +129,7 @@ async fn handshake(
     shard: &Shard,
     serving: &Serving,
     acceptor: TlsAcceptor,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<Accepted> {
     let deadlines = &serving.settings.deadlines;
     let socket = TcpStream::from_std(socket).ok()?;
     match timeout(deadlines.first_byte, socket.peek(&mut [0])).await {
@@ -143,7 +143,7 @@ async fn handshake(
     }
     let handshake = async {
         let place = shard.handshakes.acquire().await;
-        let mut accepting = pin!(acceptor.accept(socket));
+        let mut accepting = pin!(acceptor.accept(ReadAhead::new(socket, shard.flusher.read_buffers())));
         let quick = timeout(HANDSHAKE_PLACE_HELD, &mut accepting).await;
         drop(place);
         match quick {

@@ -1,10 +1,10 @@
 //! How does a server stop without hurting its clients?
 //!
-//! First it says so (GOAWAY, `Connection: close`) and lets requests finish. Watches never finish by themselves, and
-//! if all of them ended at once, every informer of the cluster would reconnect in the same second; so each
-//! streaming answer asks [`Drain::deadline_for_stream`] for its own moment within the grace time. The moments follow
-//! the golden-ratio sequence: evenly spread whatever their number, without randomness. What is left when the
-//! grace time is over is cut off.
+//! First it says so (GOAWAY, `Connection: close`) and lets requests finish. Watches never finish by
+//! themselves, and if all of them ended at once, every informer of the cluster would reconnect in the same
+//! second; so each streaming answer asks [`Drain::deadline_for_stream`] for its own moment within the grace
+//! time. The moments follow the golden-ratio sequence: evenly spread whatever their number, without
+//! randomness. What is left when the grace time is over is cut off.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// The part of the grace time over which streams end. The rest is for their clients' last reads and for requests
-/// that still run.
+/// The part of the grace time over which streams end. The rest is for their clients' last reads and for
+/// requests that still run.
 const STREAMS_END_WITHIN: f64 = 0.8;
 
 /// 2^32 divided by the golden ratio: added again and again (mod 2^32) it spreads points evenly for any count.
@@ -76,8 +76,8 @@ impl Drain {
         self.moment(|ending| ending.begun + ending.grace)
     }
 
-    /// Resolves when this one streaming answer should end: cleanly, as if the server had no more to say. Every call takes
-    /// the next place in the sequence; call it once for each stream, when it starts.
+    /// Resolves when this one streaming answer should end: cleanly, as if the server had no more to say.
+    /// Every call takes the next place in the sequence; call it once for each stream, when it starts.
     pub fn deadline_for_stream(&self) -> Moment {
         let slot = self.next_slot.fetch_add(GOLDEN_STEP, Ordering::Relaxed);
         let place = f64::from(slot) / f64::from(u32::MAX) * STREAMS_END_WITHIN;

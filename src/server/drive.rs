@@ -1,15 +1,15 @@
 //! How does an established connection run, and what ends it?
 //!
-//! hyper serves it; around it one timer watches over silence ([`super::activity`]) and the drain asks it to finish, then
-//! cuts it off. hyper's half-close stays off, as in Go's server: a client whose sending side ends in the middle of an
-//! answer is gone, and its watch with it.
+//! hyper serves it; around it one timer watches over silence ([`super::activity`]) and the drain asks it to
+//! finish, then cuts it off. hyper's half-close stays off, as in Go's server: a client whose sending side
+//! ends in the middle of an answer is gone, and its watch with it.
 
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, sleep_until};
 
 use super::activity::Silence;
@@ -18,6 +18,7 @@ use super::service::Requests;
 use super::settings::Settings;
 use super::stream::Io;
 use super::tally::count;
+use crate::io::Boxed;
 
 /// hyper's smallest buffer for an HTTP/1.1 head.
 const HTTP1_BUFFER_MIN: usize = 8 * 1024;
@@ -25,7 +26,8 @@ const HTTP1_BUFFER_MIN: usize = 8 * 1024;
 /// hyper's own number of HTTP/1.1 fields; naming any number costs an allocation for each request.
 const HTTP1_FIELDS_DEFAULT: usize = 100;
 
-/// What an idle connection that was told to go may still take: a round trip for GOAWAY and its acknowledgement.
+/// What an idle connection that was told to go may still take: a round trip for GOAWAY and its
+/// acknowledgement.
 const GOING_FOR: Duration = Duration::from_secs(5);
 
 /// Serves requests until the connection ends.
@@ -45,21 +47,24 @@ pub(super) async fn serve(io: Io, requests: Requests, connection: &Connection, s
 
 fn http1_builder(settings: &Settings) -> http1::Builder {
     let limits = &settings.limits;
+    let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         // Instead of it: see `activity`.
         .header_read_timeout(None)
-        .max_buf_size(usize::try_from(limits.header_bytes).unwrap_or(usize::MAX).max(HTTP1_BUFFER_MIN));
+        // The buffer's size is only looked at while a head is incomplete, and one read may bring more.
+        .max_header_size(header_bytes)
+        .max_buf_size(header_bytes.max(HTTP1_BUFFER_MIN));
     if limits.header_fields > HTTP1_FIELDS_DEFAULT {
         builder.max_headers(limits.header_fields);
     }
     builder
 }
 
-fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
+fn http2_builder(settings: &Settings) -> http2::Builder<Boxed> {
     let (limits, windows) = (&settings.limits, &settings.windows);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(Boxed);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(limits.header_bytes)
@@ -85,7 +90,7 @@ impl Serves for http1::UpgradeableConnection<Io, Requests> {
     }
 }
 
-impl Serves for http2::Connection<Io, Requests, TokioExecutor> {
+impl Serves for http2::Connection<Io, Requests, Boxed> {
     fn wind_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -135,8 +140,8 @@ async fn run(serves: impl Serves, connection: &Connection, serving: &Serving) ->
             let due = match (going_until, silence) {
                 (Some(until), _) if until <= now => return Poll::Ready(End::Idle),
                 (Some(until), _) => until,
-                // While requests run there is nothing to wait for. Look again later: the end of the last one need
-                // not wake this task.
+                // While requests run there is nothing to wait for. Look again later: the end of the last one
+                // need not wake this task.
                 (None, None) => now + deadlines.idle,
                 (None, Some((due, _))) if due > now => due,
                 (None, Some((_, Silence::Request))) => return Poll::Ready(End::LateRequest),

@@ -1,7 +1,7 @@
 //! What does a listener hand its requests to, and what comes back?
 //!
-//! One narrow trait, so that the server knows no verbs and the request path knows no sockets. There is one handler per
-//! shard, made on the shard's own runtime: it owns that shard's upstream connections.
+//! One narrow trait, so that the server knows no verbs and the request path knows no sockets. There is one
+//! handler per shard, made on the shard's own runtime: it owns that shard's upstream connections.
 
 use std::sync::Arc;
 
@@ -25,8 +25,9 @@ pub type ServerBody = UnsyncBoxBody<Bytes, BodyError>;
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. The future is dropped when the client goes away; a panic in it becomes a 500.
     ///
-    /// For an upgrade the handler takes `hyper::upgrade::on` from the request and answers 101; it must keep `connection`
-    /// as long as the tunnel lives, because that is what counts as an open connection.
+    /// For an upgrade the handler takes `hyper::upgrade::on` from the request and answers 101. The tunnel
+    /// must flush what it writes (writes wait for a flush, see [`crate::io`]); the connection counts as open
+    /// until the tunnel is dropped.
     fn handle(
         &self,
         connection: Arc<Connection>,
@@ -37,7 +38,8 @@ pub trait Handler: Send + Sync + 'static {
 /// Makes the handler of one shard, on that shard's runtime.
 pub type HandlerFactory = Arc<dyn Fn(&ShardContext) -> Arc<dyn Handler> + Send + Sync>;
 
-/// A `metav1.Status` failure as the server itself gives it: limits of the listener, a lane's wrong credential.
+/// A `metav1.Status` failure as the server itself gives it: limits of the listener, a lane's wrong
+/// credential.
 ///
 /// `reason` is Kubernetes' machine-readable word, `message` what the client's user reads.
 #[must_use]

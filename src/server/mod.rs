@@ -1,10 +1,11 @@
 //! How do clients connect? Sockets, TLS, deadlines, drain.
 //!
-//! Life of a connection: an accept thread takes the socket, holds it to the caps and hands it to the least loaded
-//! shard; the shard does TLS and HTTP under deadlines for every phase, and gives each request to its [`Handler`].
-//! Addresses are bound first and reported back, threads start afterwards, so that a port in use leaves nothing
-//! half-started. The same code serves the main listener and the break-glass lane, with different settings.
-//! Left out: verbs, identities of tokens, and everything that happens to a request after the handler has it.
+//! Life of a connection: an accept thread takes the socket, holds it to the caps and hands it to the least
+//! loaded shard; the shard does TLS and HTTP under deadlines for every phase, and gives each request to its
+//! [`Handler`]. Addresses are bound first and reported back, threads start afterwards, so that a port in use
+//! leaves nothing half-started. The same code serves the main listener and the break-glass lane, with
+//! different settings. Left out: verbs, identities of tokens, and everything that happens to a request after
+//! the handler has it.
 
 mod accept;
 mod activity;
@@ -120,5 +121,7 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! How many connections may be open, and how many from one source?
 //!
-//! A place is taken before the handshake and given back on drop. The table of sources holds only addresses with
-//! open connections, so the cap on connections bounds it too. An IPv6 source is its /64: one host owns all of that.
+//! A place is taken before the handshake and given back on drop. The table of sources holds only addresses
+//! with open connections, so the cap on connections bounds it too. An IPv6 source is its /64: one host owns
+//! all of that.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What happens between hyper and the handler?
 //!
-//! The request is held to what hyper cannot check (number of fields, no CONNECT), counted as running until its
-//! answer's last byte, and a panic in the handler becomes a 500 for this request alone.
+//! The request is held to what hyper cannot check (number of fields, no CONNECT), counted as running until
+//! its answer's last byte, and a panic in the handler becomes a 500 for this request alone.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};

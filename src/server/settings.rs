@@ -1,7 +1,7 @@
 //! What may a client do to a listener, and for how long?
 //!
-//! Every default has its reason beside it; the configuration file speaks about the same fields. All limits are
-//! safe as shipped: a listener without a configuration survives a hostile client.
+//! Every default has its reason beside it; the configuration file speaks about the same fields. All limits
+//! are safe as shipped: a listener without a configuration survives a hostile client.
 
 use std::time::Duration;
 
@@ -22,21 +22,22 @@ pub struct Limits {
     /// Open connections of the listener. 5,000 nodes hold one or two each; every one may pin
     /// [`Windows::connection_bytes`], so this is also a memory limit.
     pub connections: usize,
-    /// Open connections from one source address. Behind a load balancer that hides addresses this must be raised to
-    /// [`Limits::connections`].
+    /// Open connections from one source address. Behind a load balancer that hides addresses this must be
+    /// raised to [`Limits::connections`].
     pub connections_per_source: usize,
-    /// Bytes of a request's head. Go clients with OIDC tokens need more than hyper's 16 KiB; the apiserver takes 1 MiB.
-    /// HTTP/1.1 cannot go below 8 KiB.
+    /// Bytes of a request's head. Go clients with OIDC tokens need more than hyper's 16 KiB; the apiserver
+    /// takes 1 MiB. HTTP/1.1 cannot go below 8 KiB.
     pub header_bytes: u32,
-    /// Header fields of a request, cookie crumbs counted one by one: what stops HPACK bombs, where a byte limit alone
-    /// lets one reference byte stand for a whole field.
+    /// Header fields of a request, cookie crumbs counted one by one: what stops HPACK bombs, where a byte
+    /// limit alone lets one reference byte stand for a whole field.
     pub header_fields: usize,
-    /// Concurrent HTTP/2 streams. kubelets hold one watch per secret and config map; the apiserver itself offers 100 and
-    /// Go clients open another connection when that is not enough.
+    /// Concurrent HTTP/2 streams. kubelets hold one watch per secret and config map; the apiserver itself
+    /// offers 100 and Go clients open another connection when that is not enough.
     pub streams: u32,
     /// Resets by the client that hyper has not yet seen before the connection is closed (Rapid Reset).
     pub pending_resets: usize,
-    /// Resets that the client provoked by its own protocol errors before the connection is closed (MadeYouReset).
+    /// Resets that the client provoked by its own protocol errors before the connection is closed
+    /// (MadeYouReset).
     pub provoked_resets: usize,
 }
 
@@ -51,8 +52,8 @@ pub struct Deadlines {
     pub first_request: Duration,
     /// From the first byte of a later HTTP/1.1 head to its end.
     pub headers: Duration,
-    /// Without any request before the connection is closed. Go's clients close after 90 s; being later than they are
-    /// avoids closing a connection that is about to be used.
+    /// Without any request before the connection is closed. Go's clients close after 90 s; being later than
+    /// they are avoids closing a connection that is about to be used.
     pub idle: Duration,
     /// Between PINGs on HTTP/2, and how long one may go unanswered: dead clients leave after 45 s.
     pub ping_interval: Duration,
@@ -63,8 +64,8 @@ pub struct Deadlines {
 /// Flow control towards HTTP/2 clients, in bytes.
 #[derive(Clone, Debug)]
 pub struct Windows {
-    /// What a client may send on one stream before it was forwarded. Bodies of more than 3 MiB are refused by the apiserver,
-    /// so this costs a round trip at most.
+    /// What a client may send on one stream before it was forwarded. Bodies of more than 3 MiB are refused by
+    /// the apiserver, so this costs a round trip at most.
     pub stream_bytes: u32,
     /// The same for the whole connection; times [`Limits::connections`] this is the worst case of memory.
     pub connection_bytes: u32,
@@ -102,10 +103,10 @@ impl Default for Settings {
     }
 }
 
-/// Handshakes that may compute at the same time on one shard: 64 at 137 µs each delay an established stream by 9 ms
-/// when a whole cluster reconnects.
+/// Handshakes that may compute at the same time on one shard: 64 at 137 µs each delay an established stream
+/// by 9 ms when a whole cluster reconnects.
 pub(super) const HANDSHAKES_PER_SHARD: usize = 64;
 
-/// How long a handshake keeps its place among [`HANDSHAKES_PER_SHARD`]. One that waits for its client computes nothing,
-/// and 64 silent clients must not keep everybody else out.
+/// How long a handshake keeps its place among [`HANDSHAKES_PER_SHARD`]. One that waits for its client
+/// computes nothing, and 64 silent clients must not keep everybody else out.
 pub(super) const HANDSHAKE_PLACE_HELD: Duration = Duration::from_millis(500);

@@ -1,6 +1,8 @@
 //! What does hyper read from and write to?
 //!
-//! The decrypted stream, with one mark on every read that brings bytes: they show that a client is still sending.
+//! The decrypted stream. Below TLS, reads take several records at once; above it, writes of one scheduler
+//! tick leave together ([`crate::io`]); and on top every read that brings bytes leaves a mark: a client is
+//! still sending.
 
 use std::io;
 use std::pin::Pin;
@@ -13,20 +15,21 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Connection;
-
-/// What a connection's protocol runs on.
-pub(super) type Io = TokioIo<Watched<Accepted>>;
+use crate::io::{Deferred, Flusher, ReadAhead};
 
 /// A stream whose handshake is done.
-pub(super) type Accepted = TlsStream<TcpStream>;
+pub(super) type Accepted = TlsStream<ReadAhead<TcpStream>>;
+
+/// What a connection's protocol runs on.
+pub(super) type Io = TokioIo<Watched<Deferred<Accepted>>>;
 
 /// Dresses an accepted stream for hyper.
-pub(super) fn wrap(stream: Accepted, connection: Arc<Connection>) -> Io {
-    TokioIo::new(Watched { stream, connection })
+pub(super) fn wrap(stream: Accepted, flusher: &Arc<Flusher>, connection: Arc<Connection>) -> Io {
+    TokioIo::new(Watched { stream: Deferred::new(stream, flusher), connection })
 }
 
-/// A stream that marks reads in its connection's [`Activity`] and keeps the connection counted as open, also when
-/// an upgrade has taken it from hyper.
+/// A stream that marks reads in its connection's [`Activity`] and keeps the connection counted as open, also
+/// when an upgrade has taken it from hyper.
 pub(super) struct Watched<S> {
     stream: S,
     connection: Arc<Connection>,

@@ -1,10 +1,10 @@
 //! What does the listener say in the handshake?
 //!
-//! A serving certificate, `h2` before `http/1.1`, TLS 1.2 at least, and a request for a client certificate that
-//! accepts any (see [`crate::authn::ProofOfPossession`]). Configuration and client CA are swapped together and read
-//! for each new connection, because rustls has no reload of its own; the session tickets' keys are new with each
-//! swap. A resumed session is judged like any other: its certificate comes out of the ticket.
-//! Left out: watching the files (the caller decides when to reload), SNI certificates.
+//! A serving certificate, `h2` before `http/1.1`, TLS 1.2 at least, and a request for a client certificate
+//! that accepts any (see [`crate::authn::ProofOfPossession`]). Configuration and client CA are swapped
+//! together and read for each new connection, because rustls has no reload of its own; the session tickets'
+//! keys are new with each swap. A resumed session is judged like any other: its certificate comes out of the
+//! ticket. Left out: watching the files (the caller decides when to reload), SNI certificates.
 
 use std::sync::Arc;
 
@@ -113,7 +113,8 @@ impl Tls {
         Ok(Self { current: ArcSwap::from_pointee(Current { config, authority }) })
     }
 
-    /// Reads everything anew and swaps; on an error what was in force stays. Open connections keep their sessions.
+    /// Reads everything anew and swaps; on an error what was in force stays. Open connections keep their
+    /// sessions.
     ///
     /// # Errors
     /// See [`Tls::new`].
