@@ -55,7 +55,7 @@ pub enum KeyError {
         /// File name.
         origin: String,
     },
-    /// More than [`KEYS_MAX`].
+    /// More than a cluster has; see the limit in the text.
     #[error("{0} keys for service-account tokens were given, at most {KEYS_MAX} are supported")]
     TooMany(usize),
 }
