@@ -337,3 +337,383 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> std::fmt::Debug for Def
         f.debug_struct("Deferred").field("list", &self.shared.list).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Weak;
+
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// What the inner stream does when it is asked to write, flush or shut down; then it takes everything.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Take(usize),
+        /// Not now, but the waker is called before the answer: what tokio's budget does.
+        PendingAndWoken,
+        /// Not now; the waker is called by another task.
+        PendingUntilLater,
+        Fail,
+    }
+
+    #[derive(Debug, Default)]
+    struct Log {
+        received: Vec<u8>,
+        writes: usize,
+        flushed: usize,
+        failed: bool,
+        shut_down: bool,
+    }
+
+    struct Scripted {
+        steps: VecDeque<Step>,
+        log: Arc<Mutex<Log>>,
+    }
+
+    impl Scripted {
+        fn new(steps: impl IntoIterator<Item = Step>) -> (Self, Arc<Mutex<Log>>) {
+            let log = Arc::new(Mutex::new(Log::default()));
+            (Self { steps: steps.into_iter().collect(), log: Arc::clone(&log) }, log)
+        }
+
+        /// How many bytes may go now.
+        fn step(&mut self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+            match self.steps.pop_front().unwrap_or(Step::Take(usize::MAX)) {
+                Step::Take(count) => Poll::Ready(Ok(count.max(1))),
+                Step::PendingAndWoken => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Step::PendingUntilLater => {
+                    let waker = cx.waker().clone();
+                    tokio::spawn(async move {
+                        yield_now().await;
+                        waker.wake();
+                    });
+                    Poll::Pending
+                }
+                Step::Fail => {
+                    self.log.lock().failed = true;
+                    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+                }
+            }
+        }
+    }
+
+    impl AsyncRead for Scripted {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buf.put_slice(b"r");
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Scripted {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let count = ready!(self.step(cx))?.min(buf.len());
+            let mut log = self.log.lock();
+            assert!(!log.shut_down && !log.failed, "written after the end");
+            log.received.extend_from_slice(&buf[..count]);
+            log.writes += 1;
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            ready!(self.step(cx))?;
+            let mut log = self.log.lock();
+            log.flushed = log.received.len();
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            ready!(self.step(cx))?;
+            self.log.lock().shut_down = true;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Action {
+        Write(usize),
+        WriteVectored(Vec<usize>),
+        Flush,
+        Yield,
+    }
+
+    fn steps(may_fail: bool) -> impl Strategy<Value = Vec<Step>> {
+        let fail = u32::from(may_fail);
+        let step = prop_oneof![
+            6 => (1_usize..20_000).prop_map(Step::Take),
+            6 => (1_usize..4).prop_map(Step::Take),
+            3 => Just(Step::PendingAndWoken),
+            3 => Just(Step::PendingUntilLater),
+            fail => Just(Step::Fail),
+        ];
+        proptest::collection::vec(step, 0..60)
+    }
+
+    fn actions() -> impl Strategy<Value = Vec<Action>> {
+        let action = prop_oneof![
+            3 => (1_usize..50).prop_map(Action::Write),
+            2 => (1_usize..50_000).prop_map(Action::Write),
+            2 => proptest::collection::vec(0_usize..20_000, 1..4).prop_map(Action::WriteVectored),
+            4 => Just(Action::Flush),
+            2 => Just(Action::Yield),
+        ];
+        proptest::collection::vec(action, 1..40)
+    }
+
+    /// Bytes whose position can be told from their value.
+    fn pattern(from: usize, len: usize) -> Vec<u8> {
+        (from..from + len).map(|position| (position % 251) as u8).collect()
+    }
+
+    /// Performs the actions; the number of bytes that were accepted, and the first error.
+    async fn perform(wire: &mut Deferred<Scripted>, actions: &[Action]) -> (usize, io::Result<()>) {
+        let mut accepted = 0;
+        for action in actions {
+            let result = match action {
+                Action::Write(len) => {
+                    wire.write(&pattern(accepted, *len)).await.map(|count| accepted += count)
+                }
+                Action::WriteVectored(lens) => {
+                    let all = pattern(accepted, lens.iter().sum());
+                    let mut rest = &all[..];
+                    let mut slices = Vec::new();
+                    for len in lens {
+                        let (slice, tail) = rest.split_at(*len);
+                        slices.push(IoSlice::new(slice));
+                        rest = tail;
+                    }
+                    wire.write_vectored(&slices).await.map(|count| accepted += count)
+                }
+                Action::Flush => wire.flush().await,
+                Action::Yield => {
+                    yield_now().await;
+                    Ok(())
+                }
+            };
+            if result.is_err() {
+                return (accepted, result);
+            }
+        }
+        (accepted, Ok(()))
+    }
+
+    fn on_a_shard<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(future)
+    }
+
+    fn on_a_shared_runtime<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        runtime.block_on(async { tokio::spawn(future).await.expect("no panic") })
+    }
+
+    fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+        std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Lets other tasks run until `done`; a run queue this small cannot need more turns than that.
+    async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+        for _ in 0..100_000 {
+            if done() {
+                return;
+            }
+            yield_now().await;
+        }
+        panic!("never happened: {what}");
+    }
+
+    async fn everything_arrives(script: Vec<Step>, actions: Vec<Action>) {
+        let (inner, log) = Scripted::new(script);
+        let mut wire = Deferred::new(inner, &Flusher::spawn());
+        let (accepted, result) = perform(&mut wire, &actions).await;
+        result.expect("nothing fails in this script");
+        wire.flush().await.expect("nothing fails in this script");
+        eventually("all bytes leave after a flush", || log.lock().flushed == accepted).await;
+        wire.shutdown().await.expect("nothing fails in this script");
+        assert_eq!(log.lock().received, pattern(0, accepted));
+        assert!(log.lock().shut_down);
+    }
+
+    async fn a_failure_is_reported(script: Vec<Step>, actions: Vec<Action>) {
+        let (inner, log) = Scripted::new(script);
+        let mut wire = Deferred::new(inner, &Flusher::spawn());
+        let (accepted, performed) = perform(&mut wire, &actions).await;
+        let ended = wire.shutdown().await;
+        let log = log.lock();
+        assert_eq!(log.failed, performed.is_err() || ended.is_err(), "errors are neither lost nor invented");
+        assert_eq!(log.received, pattern(0, log.received.len()), "what arrived is in order");
+        assert!(log.received.len() <= accepted);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(192))]
+
+        #[test]
+        fn everything_written_arrives_in_order(script in steps(false), actions in actions()) {
+            on_a_shard(everything_arrives(script, actions));
+        }
+
+        #[test]
+        fn a_failed_drain_is_reported_by_a_later_call(script in steps(true), actions in actions()) {
+            on_a_shard(a_failure_is_reported(script, actions));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn the_same_holds_when_threads_share_the_runtime(script in steps(true), actions in actions()) {
+            let harmless = script.iter().copied().filter(|step| !matches!(step, Step::Fail)).collect();
+            on_a_shared_runtime(everything_arrives(harmless, actions.clone()));
+            on_a_shared_runtime(a_failure_is_reported(script, actions));
+        }
+    }
+
+    #[test]
+    fn short_writes_pauses_and_ends_are_survived_at_every_byte() {
+        const LEN: usize = 48;
+        on_a_shard(async {
+            for at in 1..LEN {
+                for pause in [Step::PendingAndWoken, Step::PendingUntilLater] {
+                    let script = vec![Step::Take(at), pause, Step::Take(1), pause];
+                    everything_arrives(script, vec![Action::Write(LEN), Action::Flush, Action::Write(at)])
+                        .await;
+                }
+                a_failure_is_reported(vec![Step::Take(at), Step::Fail], vec![Action::Write(LEN)]).await;
+                a_failure_is_reported(
+                    vec![Step::Take(at), Step::Fail],
+                    vec![Action::Write(LEN), Action::Flush, Action::Yield, Action::Yield, Action::Write(at)],
+                )
+                .await;
+                // Shut down with `at` bytes that nobody flushed.
+                let (inner, log) = Scripted::new([Step::PendingUntilLater]);
+                let mut wire = Deferred::new(inner, &Flusher::spawn());
+                wire.write_all(&pattern(0, at)).await.expect("buffered");
+                wire.shutdown().await.expect("nothing fails");
+                assert_eq!(log.lock().received, pattern(0, at));
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn the_writes_of_one_tick_leave_as_one_write_per_connection() {
+        let flusher = Flusher::spawn();
+        let (inner, log) = Scripted::new([]);
+        let (other_inner, other_log) = Scripted::new([]);
+        let mut wire = Deferred::new(inner, &flusher);
+        let mut other = Deferred::new(other_inner, &flusher);
+        // The flusher may only run when this task yields.
+        for index in 0..20 {
+            wire.write_all(&pattern(index * 100, 100)).await.expect("buffered");
+            wire.flush().await.expect("deferred");
+            other.write_all(b"other").await.expect("buffered");
+            other.flush().await.expect("deferred");
+        }
+        assert_eq!(log.lock().writes, 0);
+        eventually("the flusher has run", || log.lock().flushed == 2000 && other_log.lock().flushed == 100)
+            .await;
+        assert_eq!((log.lock().writes, other_log.lock().writes), (1, 1));
+        assert_eq!(flusher.drains_and_bytes(), (2, 2100));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_stops_reading_is_felt_and_memory_stays_bounded() {
+        let flusher = Flusher::spawn();
+        let (client, mut server) = tokio::io::duplex(1024);
+        let mut wire = Deferred::new(client, &flusher);
+        let sent = pattern(0, 100_000);
+        let mut accepted = 0;
+        while let Poll::Ready(count) = poll_once(wire.write(&sent[accepted..])) {
+            accepted += count.expect("the peer is alive");
+            yield_now().await;
+        }
+        assert_eq!(accepted, 1024 + WRITE_BUFFER_BYTES);
+        assert!(poll_once(wire.flush()).is_pending());
+        // Reading frees the writer, which finishes.
+        let reader = tokio::spawn(async move {
+            let mut received = Vec::new();
+            server.read_to_end(&mut received).await.map(|_| received)
+        });
+        wire.write_all(&sent[accepted..]).await.expect("the peer reads again");
+        wire.shutdown().await.expect("the peer reads");
+        assert_eq!(reader.await.expect("no panic").expect("readable"), sent);
+    }
+
+    #[tokio::test]
+    async fn bytes_leave_although_their_owner_never_polls_again() {
+        let (inner, log) = Scripted::new([Step::Take(3), Step::PendingUntilLater, Step::Take(2)]);
+        let mut wire = Deferred::new(inner, &Flusher::spawn());
+        wire.write_all(b"stranded").await.expect("buffered");
+        wire.flush().await.expect("deferred");
+        eventually("the pause is over", || log.lock().flushed == 8).await;
+    }
+
+    #[tokio::test]
+    async fn a_dropped_connection_sends_what_it_can_and_closes() {
+        let held = |log: &Arc<Mutex<Log>>| -> Weak<Mutex<Log>> { Arc::downgrade(log) };
+        // Dropped right after its flush: the bytes leave.
+        let (inner, log) = Scripted::new([]);
+        let mut wire = Deferred::new(inner, &Flusher::spawn());
+        wire.write_all(b"goodbye").await.expect("buffered");
+        wire.flush().await.expect("deferred");
+        drop(wire);
+        eventually("the bytes leave", || log.lock().received == b"goodbye").await;
+        let inner = held(&log);
+        drop(log);
+        assert!(inner.upgrade().is_none(), "the inner stream is closed");
+
+        // Dropped while the peer takes nothing: closed at once, or its waker would keep it alive for ever.
+        let (client, server) = tokio::io::duplex(1);
+        let mut wire = Deferred::new(client, &Flusher::spawn());
+        wire.write_all(b"never").await.expect("buffered");
+        wire.flush().await.expect("deferred");
+        yield_now().await;
+        drop(wire);
+        let mut received = Vec::new();
+        let mut server = server;
+        server.read_to_end(&mut received).await.expect("closed cleanly");
+        assert_eq!(received, b"n");
+    }
+
+    #[tokio::test]
+    async fn reading_goes_on_after_a_failed_write() {
+        let (inner, log) = Scripted::new([Step::Fail]);
+        let mut wire = Deferred::new(inner, &Flusher::spawn());
+        wire.write_all(b"lost").await.expect("buffered");
+        wire.flush().await.expect("deferred");
+        eventually("the drain fails", || log.lock().failed).await;
+        assert_eq!(wire.read_u8().await.expect("readable"), b'r');
+        let first = wire.flush().await.expect_err("reported");
+        let second = wire.write(b"more").await.expect_err("still broken");
+        assert_eq!(
+            (first.kind(), second.kind()),
+            (io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionReset)
+        );
+    }
+
+    #[tokio::test]
+    async fn idle_connections_hold_no_buffer() {
+        let flusher = Flusher::spawn();
+        let (inner, log) = Scripted::new([]);
+        let mut wire = Deferred::new(inner, &flusher);
+        for round in 1..=3 {
+            wire.write_all(b"x").await.expect("buffered");
+            wire.flush().await.expect("deferred");
+            eventually("drained", || log.lock().flushed == round).await;
+            assert_eq!(wire.shared.state.lock().buffer.capacity(), 0);
+        }
+        assert_eq!(flusher.write_buffers(0).free(), 1);
+    }
+}

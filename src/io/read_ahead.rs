@@ -105,3 +105,50 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_come_out_as_they_went_in_whatever_the_sizes() {
+        let sent: Vec<u8> = (0..200_000_u32).map(|position| (position % 251) as u8).collect();
+        for (chunk, pipe) in [(1, 7), (5, 4096), (4096, 100_000), (40_000, 64), (32 * 1024, 32 * 1024)] {
+            let sent = sent[..if chunk < 10 { 3_000 } else { sent.len() }].to_vec();
+            let (mut client, server) = tokio::io::duplex(pipe);
+            let mut server = ReadAhead::new(server, Arc::new(Buffers::new(READ_BUFFER_BYTES, 4)));
+            let expected = sent.clone();
+            let writer = tokio::spawn(async move { client.write_all(&sent).await });
+            let mut received = Vec::new();
+            let mut part = vec![0; chunk];
+            loop {
+                let count = server.read(&mut part).await.expect("readable");
+                if count == 0 {
+                    break;
+                }
+                received.extend_from_slice(&part[..count]);
+            }
+            assert!(received == expected, "reads of {chunk}, pipe of {pipe}");
+            writer.await.expect("no panic").expect("written");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_stream_holds_no_buffer() {
+        let buffers = Arc::new(Buffers::new(READ_BUFFER_BYTES, 4));
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = ReadAhead::new(server, Arc::clone(&buffers));
+        client.write_all(b"abc").await.expect("there is room");
+        let mut part = [0; 2];
+        server.read_exact(&mut part).await.expect("readable");
+        assert_eq!(buffers.free(), 0, "one byte is held");
+        assert_eq!(server.read_u8().await.expect("readable"), b'c');
+        assert_eq!(buffers.free(), 1);
+        let waiting =
+            std::pin::pin!(server.read_u8()).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        assert!(waiting.is_pending());
+        assert_eq!((buffers.free(), server.buffer.capacity()), (1, 0));
+    }
+}
