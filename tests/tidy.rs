@@ -26,12 +26,38 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("upstream", &["io", "telemetry", "config", "clock", "flow", "policy", "units"]),
     ("authn", &["io", "telemetry", "config", "clock", "identity", "units", "upstream"]),
     ("server", &["authn", "io", "telemetry", "config", "clock", "identity", "units"]),
-    ("breakglass", &["server", "authn", "upstream", "io", "telemetry", "config", "clock", "flow", "policy", "identity", "units"]),
+    (
+        "breakglass",
+        &[
+            "server",
+            "authn",
+            "upstream",
+            "io",
+            "telemetry",
+            "config",
+            "clock",
+            "flow",
+            "policy",
+            "identity",
+            "units",
+        ],
+    ),
     (
         "gateway",
         &[
-            "breakglass", "server", "authn", "upstream", "io", "telemetry", "config", "clock", "flow", "policy",
-            "request", "identity", "units",
+            "breakglass",
+            "server",
+            "authn",
+            "upstream",
+            "io",
+            "telemetry",
+            "config",
+            "clock",
+            "flow",
+            "policy",
+            "request",
+            "identity",
+            "units",
         ],
     ),
     ("admin", &["telemetry", "config", "clock", "flow", "policy", "units"]),
@@ -39,17 +65,43 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "admin", "server", "gateway", "breakglass", "authn", "upstream", "io", "telemetry", "config", "clock",
-            "flow", "policy", "request", "identity", "units",
+            "admin",
+            "server",
+            "gateway",
+            "breakglass",
+            "authn",
+            "upstream",
+            "io",
+            "telemetry",
+            "config",
+            "clock",
+            "flow",
+            "policy",
+            "request",
+            "identity",
+            "units",
         ],
     ),
-    ("cli", &["app", "demo", "config", "telemetry", "policy", "flow", "request", "identity", "units", "clock"]),
+    (
+        "cli",
+        &["app", "demo", "config", "telemetry", "policy", "flow", "request", "identity", "units", "clock"],
+    ),
 ];
 
 /// The pure core decides; it does not wait, log, count or read a clock.
 const PURE: &[&str] = &["units", "identity", "request", "policy", "flow"];
-const IMPURE: &[&str] =
-    &["tokio", "hyper", "rustls", "tracing", "prometheus", "std::net", "std::fs", "std::thread", "SystemTime", "rand::"];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "hyper",
+    "rustls",
+    "tracing",
+    "prometheus",
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "SystemTime",
+    "rand::",
+];
 
 /// Words that name nothing (docs/GLOSSARY.md says why).
 const NOT_NAMES: &[&str] = &["manager", "helper", "util", "utils", "misc", "admission"];
@@ -103,7 +155,10 @@ fn files_and_functions_are_short_enough_to_read() {
         }
         for (number, name, length) in source.functions() {
             if length > FUNCTION_LINES_MAX {
-                wrong.push(format!("{}:{number}: fn {name} has {length} lines, at most {FUNCTION_LINES_MAX}", source.name));
+                wrong.push(format!(
+                    "{}:{number}: fn {name} has {length} lines, at most {FUNCTION_LINES_MAX}",
+                    source.name
+                ));
             }
         }
     }
@@ -156,7 +211,9 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
 #[test]
 fn nothing_is_switched_off() {
     let mut wrong = Vec::new();
-    for source in sources_below("src").into_iter().chain(sources_below("tests")).chain(sources_below("benches")) {
+    for source in
+        sources_below("src").into_iter().chain(sources_below("tests")).chain(sources_below("benches"))
+    {
         if source.name.ends_with("tests/tidy.rs") {
             continue;
         }
@@ -229,7 +286,8 @@ fn imported_modules(line: &str) -> Vec<String> {
             |list| list.split('}').next().unwrap_or_default().split(',').map(str::trim).collect(),
         );
         for name in names {
-            let module: String = name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let module: String =
+                name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
             if !module.is_empty() && module.chars().next().is_some_and(char::is_lowercase) {
                 found.push(module);
             }

@@ -25,7 +25,9 @@ pub struct Inside {
 
 /// The admin listener could not start.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for metrics: {source}; choose another metrics.address or stop what uses this one")]
+#[error(
+    "cannot listen on {address} for metrics: {source}; choose another metrics.address or stop what uses this one"
+)]
 pub struct BindError {
     address: SocketAddr,
     source: std::io::Error,

@@ -136,7 +136,8 @@ async fn close(ending: Ending) {
 }
 
 fn admin_view(inside: &Inside, prober: &Prober, ready: &Arc<AtomicBool>) -> Arc<admin::Inside> {
-    let (gate, metrics, stats) = (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
+    let (gate, metrics, stats) =
+        (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
     let prober = prober.clone();
     Arc::new(admin::Inside {
         metrics: Box::new(move || {

@@ -61,7 +61,9 @@ pub enum StartError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     /// The upstream's name cannot be in a certificate.
-    #[error("upstreams.tls.serverName: {0:?} is neither a DNS name nor an IP address; kubeadm's certificates hold \"kubernetes\"")]
+    #[error(
+        "upstreams.tls.serverName: {0:?} is neither a DNS name nor an IP address; kubeadm's certificates hold \"kubernetes\""
+    )]
     ServerName(String),
     /// TLS towards the apiserver cannot be set up.
     #[error("towards the apiserver: {0}")]
@@ -73,7 +75,9 @@ pub enum StartError {
     #[error(transparent)]
     Threads(#[from] crate::server::StartError),
     /// The control thread cannot be created.
-    #[error("cannot start the control thread: {0}; check the limits on threads (ulimit -u) and files (ulimit -n)")]
+    #[error(
+        "cannot start the control thread: {0}; check the limits on threads (ulimit -u) and files (ulimit -n)"
+    )]
     Control(std::io::Error),
 }
 
@@ -171,7 +175,12 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         control.keep_break_glass(lane.start(&drain, factory)?);
     }
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
-    control.keep_server(Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?);
+    control.keep_server(Server::start(
+        settings::threads(proxy.runtime),
+        prepared.listeners,
+        &drain,
+        &factory,
+    )?);
     control.ready();
     Ok(Running { addresses, grace: proxy.drain.grace_period, control })
 }
@@ -180,8 +189,11 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
     let upstream = settings::upstream(proxy)?;
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
     let listeners = bind_listeners(proxy, &authenticator)?;
-    let break_glass =
-        proxy.break_glass.as_ref().map(|lane| BreakGlassLane::bind(&settings::break_glass(lane))).transpose()?;
+    let break_glass = proxy
+        .break_glass
+        .as_ref()
+        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane)))
+        .transpose()?;
     let metrics = crate::admin::bind(proxy.metrics.address)?;
     let scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
     let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
@@ -263,4 +275,3 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

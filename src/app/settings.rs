@@ -23,7 +23,13 @@ pub(super) fn authn(proxy: &ProxyConfiguration) -> authn::Settings {
     authn::Settings {
         client_ca: authentication.client_certificate.as_ref().map(|ca| Material::File(ca.ca_file.clone())),
         service_accounts: authentication.service_account_token.as_ref().map(|tokens| token::Settings {
-            keys: tokens.public_key_files.iter().chain(&tokens.jwks_file).cloned().map(Material::File).collect(),
+            keys: tokens
+                .public_key_files
+                .iter()
+                .chain(&tokens.jwks_file)
+                .cloned()
+                .map(Material::File)
+                .collect(),
             issuers: tokens.issuers.clone(),
             audiences: tokens.audiences.clone(),
         }),
@@ -73,8 +79,8 @@ pub(super) fn threads(runtime: proxy::Runtime) -> Threads {
 pub(super) fn upstream(proxy: &ProxyConfiguration) -> Result<upstream::Settings, StartError> {
     let upstreams = &proxy.upstreams;
     let name = upstreams.tls.server_name.clone();
-    let server_name = rustls_pki_types::ServerName::try_from(name.clone())
-        .map_err(|_| StartError::ServerName(name))?;
+    let server_name =
+        rustls_pki_types::ServerName::try_from(name.clone()).map_err(|_| StartError::ServerName(name))?;
     let roots = read(&upstreams.tls.ca_file, "the apiserver's CA")?;
     let mut settings = upstream::Settings::new(upstreams.server.address, server_name, roots);
     if let Some(front_proxy) = &upstreams.forward_identity.front_proxy {

@@ -35,6 +35,8 @@ pub(super) struct Exchange {
     pub(super) rule: Option<(Arc<Policy>, RuleIndex)>,
     pub(super) queued: Duration,
     pub(super) upstream: Duration,
+    /// When the apiserver's head arrived.
+    pub(super) answered: Option<Instant>,
     pub(super) answerer: Answerer,
 }
 
@@ -53,6 +55,7 @@ impl Exchange {
             rule: None,
             queued: Duration::ZERO,
             upstream: Duration::ZERO,
+            answered: None,
             answerer: Answerer::Upstream,
         }
     }
@@ -65,7 +68,7 @@ impl Exchange {
             status: status.as_u16(),
             answerer: self.answerer,
             rule: self.rule.as_ref().map_or("", |(policy, rule)| policy.rule_name(*rule)),
-            latency: clock::now().since(self.arrived),
+            latency: self.answered.unwrap_or_else(clock::now).since(self.arrived),
             queued: self.queued,
             upstream: self.upstream,
             user: self.caller.as_ref().map_or("", |caller| caller.identity.user.as_str()),

@@ -31,6 +31,8 @@ struct Inner {
     waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
     /// Kept between calls to spare an allocation.
     verdicts: Vec<(Ticket, Verdict)>,
+    /// When the clock hands turn next. Only a wait that ends earlier has to wake the control thread.
+    armed: Instant,
 }
 
 impl Inner {
@@ -53,7 +55,12 @@ impl Gate {
     #[must_use]
     pub fn new(scheduler: Scheduler) -> Arc<Self> {
         Arc::new(Self {
-            inner: Mutex::new(Inner { scheduler, waiting: HashMap::new(), verdicts: Vec::new() }),
+            inner: Mutex::new(Inner {
+                scheduler,
+                waiting: HashMap::new(),
+                verdicts: Vec::new(),
+                armed: Instant::ORIGIN,
+            }),
             rearm: Notify::new(),
         })
     }
@@ -62,32 +69,17 @@ impl Gate {
     ///
     /// # Errors
     /// The refusal, when the request is shed now or its wait ran out.
-    pub async fn enter(self: &Arc<Self>, arrival: &Arrival) -> Result<(Permit, Duration), Refusal> {
-        let arrived = clock::now();
-        let waiter = {
-            let mut inner = self.inner.lock();
-            let decision = inner.scheduler.arrive(arrived, arrival);
-            match decision {
-                Decision::Admit(ticket) => {
-                    inner.deliver();
-                    return Ok((Permit::new(self, ticket), Duration::ZERO));
-                }
-                Decision::Shed(refusal) => {
-                    inner.deliver();
-                    return Err(refusal);
-                }
-                Decision::Wait(ticket) => {
-                    let (sender, receiver) = oneshot::channel();
-                    inner.waiting.insert(ticket, sender);
-                    inner.deliver();
-                    // From here on the permit owns the ticket: a client that leaves while it waits gives it back.
-                    (Permit::new(self, ticket), receiver)
-                }
-            }
+    pub async fn enter(
+        self: &Arc<Self>,
+        arrived: Instant,
+        arrival: &Arrival,
+    ) -> Result<(Permit, Duration), Refusal> {
+        let (mut permit, verdict) = match self.ask(arrived, arrival) {
+            Asked::Admitted(permit) => return Ok((permit, Duration::ZERO)),
+            Asked::Refused(refusal) => return Err(refusal),
+            Asked::Waiting(permit, verdict) => (permit, verdict),
         };
-        self.rearm.notify_one();
-        let (mut permit, receiver) = waiter;
-        match receiver.await {
+        match verdict.await {
             Ok(Verdict::Admit) => Ok((permit, clock::now().since(arrived))),
             Ok(Verdict::Shed(refusal)) => {
                 permit.disarm();
@@ -96,6 +88,25 @@ impl Gate {
             // The sender lives in the table until the verdict is sent or the permit is dropped.
             Err(_) => Err(Refusal { reason: Reason::Draining, retry_after_seconds: 1 }),
         }
+    }
+
+    fn ask(self: &Arc<Self>, arrived: Instant, arrival: &Arrival) -> Asked {
+        let mut inner = self.inner.lock();
+        let asked = match inner.scheduler.arrive(arrived, arrival) {
+            Decision::Admit(ticket) => Asked::Admitted(Permit::new(self, ticket)),
+            Decision::Shed(refusal) => Asked::Refused(refusal),
+            Decision::Wait(ticket) => {
+                let (sender, receiver) = oneshot::channel();
+                inner.waiting.insert(ticket, sender);
+                if inner.scheduler.next_wake().is_some_and(|wake| wake < inner.armed) {
+                    self.rearm.notify_one();
+                }
+                // From here on the permit owns the ticket: a client that leaves while it waits gives it back.
+                Asked::Waiting(Permit::new(self, ticket), receiver)
+            }
+        };
+        inner.deliver();
+        asked
     }
 
     /// What the lanes look like now.
@@ -109,8 +120,11 @@ impl Gate {
     pub async fn run(self: Arc<Self>, mut probes: impl FnMut() -> Probes) {
         let mut tick = clock::now() + TICK;
         loop {
-            let wake = self.inner.lock().scheduler.next_wake();
-            let until = wake.map_or(tick, |wake| wake.min(tick));
+            let until = {
+                let mut inner = self.inner.lock();
+                inner.armed = inner.scheduler.next_wake().map_or(tick, |wake| wake.min(tick));
+                inner.armed
+            };
             tokio::select! {
                 () = tokio::time::sleep(until.since(clock::now())) => {}
                 () = self.rearm.notified() => continue,
@@ -127,12 +141,19 @@ impl Gate {
         }
     }
 
-    fn with(&self, act: impl FnOnce(&mut Scheduler, Instant)) {
-        let now = clock::now();
+    fn with(&self, act: impl FnOnce(&mut Scheduler)) {
         let mut inner = self.inner.lock();
-        act(&mut inner.scheduler, now);
+        act(&mut inner.scheduler);
         inner.deliver();
     }
+}
+
+/// What a request gets at once.
+enum Asked {
+    Admitted(Permit),
+    Refused(Refusal),
+    /// The permit counts once the verdict says so.
+    Waiting(Permit, oneshot::Receiver<Verdict>),
 }
 
 /// A turn at the apiserver. Dropping it without [`Permit::finish`] counts the request as dropped.
@@ -151,23 +172,23 @@ impl Permit {
     }
 
     /// The apiserver's head has arrived.
-    pub fn first_byte(&self) {
+    pub fn first_byte(&self, now: Instant) {
         if let Some(ticket) = self.ticket {
-            self.gate.with(|scheduler, now| scheduler.first_byte(now, ticket));
+            self.gate.with(|scheduler| scheduler.first_byte(now, ticket));
         }
     }
 
     /// A watch has delivered what it had at its start; from now on it waits for events and needs no seats.
     pub fn burst_done(&self) {
         if let Some(ticket) = self.ticket {
-            self.gate.with(|scheduler, now| scheduler.burst_done(now, ticket));
+            self.gate.with(|scheduler| scheduler.burst_done(clock::now(), ticket));
         }
     }
 
     /// The answer is complete.
     pub fn finish(mut self, end: End, bytes: u64) {
         if let Some(ticket) = self.ticket.take() {
-            self.gate.with(|scheduler, now| scheduler.finish(now, ticket, Outcome { end, bytes }));
+            self.gate.with(|scheduler| scheduler.finish(clock::now(), ticket, Outcome { end, bytes }));
         }
     }
 }

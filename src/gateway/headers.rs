@@ -7,7 +7,6 @@
 //! by name. Names compare in lower case: `HeaderName` is always lower case.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use http::header::{
     AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
@@ -68,7 +67,9 @@ pub(super) fn clean_request(headers: &mut HeaderMap) -> Result<Wishes, BadHeader
     let mut names_upgrade = false;
     for value in headers.get_all(CONNECTION) {
         let list = value.to_str().map_err(|_| BadHeaders::ConnectionUnreadable)?;
-        for name in list.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()) {
+        for name in
+            list.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty())
+        {
             names_upgrade |= name == "upgrade";
             if is_end_to_end(&name) {
                 return Err(BadHeaders::ConnectionNames(name));
@@ -212,10 +213,8 @@ fn escape_extra_key(key: &str) -> String {
 }
 
 /// The address that kube-apiserver's audit log shall show. A client's own value is a claim: it is replaced.
-pub(super) fn set_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
-    if let Ok(value) = HeaderValue::try_from(peer.to_canonical().to_string()) {
-        headers.insert(X_FORWARDED_FOR, value);
-    }
+pub(super) fn set_forwarded_for(headers: &mut HeaderMap, peer: &HeaderValue) {
+    headers.insert(X_FORWARDED_FOR, peer.clone());
 }
 
 #[cfg(test)]
@@ -226,14 +225,19 @@ mod tests {
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
-            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         map
     }
 
     #[test]
     fn connection_that_names_an_identity_is_refused() {
-        for name in ["Impersonate-User", "x-remote-user", "Authorization", "content-length", "X-Forwarded-For"] {
+        for name in
+            ["Impersonate-User", "x-remote-user", "Authorization", "content-length", "X-Forwarded-For"]
+        {
             let mut map = headers(&[("connection", &format!("close, {name}"))]);
             let refused = clean_request(&mut map);
             assert_eq!(refused, Err(BadHeaders::ConnectionNames(name.to_ascii_lowercase())));

@@ -91,16 +91,18 @@ impl Path {
     async fn serve(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
         let mut exchange = Exchange::new(connection, &request);
         let response = match self.prepare(&mut exchange, &mut request) {
-            Ok((understood, resolved)) => match self.entrance.enter(&understood.arrival).await {
-                Ok((turn, queued)) => {
-                    exchange.queued = queued;
-                    self.forward(&mut exchange, turn, request, &resolved, understood.traffic).await
+            Ok((understood, resolved)) => {
+                match self.entrance.enter(exchange.arrived, &understood.arrival).await {
+                    Ok((turn, queued)) => {
+                        exchange.queued = queued;
+                        self.forward(&mut exchange, turn, request, &resolved, understood.traffic).await
+                    }
+                    Err(refusal) => {
+                        exchange.answerer = Answerer::Refused(refusal.reason);
+                        refuse::shed(&refusal, &exchange.audit_id)
+                    }
                 }
-                Err(refusal) => {
-                    exchange.answerer = Answerer::Refused(refusal.reason);
-                    refuse::shed(&refusal, &exchange.audit_id)
-                }
-            },
+            }
             Err(refused) => {
                 exchange.answerer = Answerer::Failed(refused.reason);
                 refused.response
@@ -156,7 +158,8 @@ impl Path {
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not a Kubernetes request; kubectl port-forward uses pods/portforward");
         }
-        let path = DecodedPath::new(request.uri().path()).map_err(|_| "the path has a malformed percent escape")?;
+        let path =
+            DecodedPath::new(request.uri().path()).map_err(|_| "the path has a malformed percent escape")?;
         let info = RequestInfo::new(request.method().as_str(), &path, request.uri().query())
             .map_err(|_| "the path ends where kube-apiserver expects a resource")?;
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
@@ -206,8 +209,10 @@ impl Path {
         let route = Route { lane: exchange.lane, via: resolved.via, traffic };
         match self.upstream.forward(outgoing, route).await {
             Ok(response) => {
-                exchange.upstream = clock::now().since(sent);
-                turn.first_byte();
+                let answered = clock::now();
+                exchange.upstream = answered.since(sent);
+                exchange.answered = Some(answered);
+                turn.first_byte(answered);
                 self.answer(exchange, response, turn, traffic, client_upgrade)
             }
             Err(error) => {

@@ -24,7 +24,7 @@ pub(super) fn build(
     if let Some(assertion) = &resolved.assertion {
         assertion.apply(&mut parts.headers);
     }
-    headers::set_forwarded_for(&mut parts.headers, exchange.connection.peer.ip());
+    headers::set_forwarded_for(&mut parts.headers, &exchange.connection.peer_header);
     parts.headers.insert(AUDIT_ID, exchange.audit_id.clone());
     Ok(Request::from_parts(parts, RequestBody::from(body)))
 }
@@ -37,7 +37,9 @@ fn check_authority(uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
         return Err("several Host headers; send one");
     }
     match (uri.authority(), host) {
-        (Some(authority), Some(host)) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+        (Some(authority), Some(host))
+            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
+        {
             Err("Host and the request's target name different servers")
         }
         (None, None) => Err("no Host header"),

@@ -20,9 +20,6 @@ use crate::server::{Connection, Moment};
 /// forgotten tunnel is the kubelet's own idle limit of 4 hours.
 const LINGER: Duration = Duration::from_secs(600);
 
-/// How many bytes wait between both sides, each way.
-const BUFFER_BYTES: usize = 32 * 1024;
-
 /// The two connections, about to switch.
 pub(super) struct Ends {
     pub(super) client: OnUpgrade,
@@ -56,10 +53,12 @@ async fn linger(rest: impl Future<Output = u64>) -> u64 {
 }
 
 /// Copies until the reader ends or either side fails, then passes the end on. Returns the bytes copied.
+///
+/// `tokio::io::copy` flushes whenever the reader has nothing more: without that, a keystroke would stay in our write
+/// buffer.
 async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> u64 {
-    let mut from = tokio::io::BufReader::with_capacity(BUFFER_BYTES, &mut from);
     // An error is an end like any other here: the other side learns by the close.
-    let bytes = tokio::io::copy_buf(&mut from, &mut to).await.unwrap_or_default();
+    let bytes = tokio::io::copy(&mut from, &mut to).await.unwrap_or_default();
     let _ = to.shutdown().await;
     bytes
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::gate::{Gate, Permit};
-use crate::clock;
 use crate::flow::{Arrival, Ceiling, Decision, End, Reason, Refusal, Ticket};
+use crate::units::Instant;
 
 /// Which door a listener's requests use.
 #[derive(Clone)]
@@ -29,13 +29,19 @@ impl Entrance {
     }
 
     /// A turn, and how long it was waited for.
-    pub(super) async fn enter(&self, arrival: &Arrival) -> Result<(Turn, Duration), Refusal> {
+    pub(super) async fn enter(
+        &self,
+        arrived: Instant,
+        arrival: &Arrival,
+    ) -> Result<(Turn, Duration), Refusal> {
         match self {
             Self::Lanes(gate) => {
-                let (permit, waited) = gate.enter(arrival).await?;
+                let (permit, waited) = gate.enter(arrived, arrival).await?;
                 Ok((Turn::Permit(permit), waited))
             }
-            Self::BreakGlass(reserve) => Ok((Turn::Reserved(reserve.enter(arrival)?), Duration::ZERO)),
+            Self::BreakGlass(reserve) => {
+                Ok((Turn::Reserved(reserve.enter(arrived, arrival)?), Duration::ZERO))
+            }
         }
     }
 }
@@ -50,8 +56,8 @@ impl Reserve {
         Arc::new(Self(Mutex::new(ceiling)))
     }
 
-    fn enter(self: &Arc<Self>, arrival: &Arrival) -> Result<Reserved, Refusal> {
-        let decision = self.0.lock().arrive(clock::now(), &arrival.key, arrival.kind);
+    fn enter(self: &Arc<Self>, arrived: Instant, arrival: &Arrival) -> Result<Reserved, Refusal> {
+        let decision = self.0.lock().arrive(arrived, &arrival.key, arrival.kind);
         match decision {
             Decision::Admit(ticket) => Ok(Reserved { reserve: Arc::clone(self), ticket }),
             Decision::Shed(refusal) => Err(refusal),
@@ -84,9 +90,9 @@ pub(super) enum Turn {
 
 impl Turn {
     /// The head of the apiserver's answer has arrived.
-    pub(super) fn first_byte(&self) {
+    pub(super) fn first_byte(&self, now: Instant) {
         match self {
-            Self::Permit(permit) => permit.first_byte(),
+            Self::Permit(permit) => permit.first_byte(now),
             Self::Reserved(reserved) => reserved.reserve.0.lock().first_byte(reserved.ticket),
         }
     }

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::HeaderValue;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -46,6 +47,8 @@ pub struct Connection {
     pub listener: &'static str,
     /// The client's address.
     pub peer: SocketAddr,
+    /// Its IP address as a header says it.
+    pub peer_header: HeaderValue,
     /// The protocol chosen in the handshake.
     pub protocol: Protocol,
     /// What the client's certificate is worth.
@@ -90,6 +93,13 @@ impl Drop for Open {
     }
 }
 
+/// An IPv4 client of a dual-stack socket is written as IPv4.
+fn peer_header(peer: SocketAddr) -> HeaderValue {
+    let text = peer.ip().to_canonical().to_string();
+    // Digits, letters, dots and colons: always a header value.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
 /// Serves one socket from its first byte to its end.
 pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: Open, serving: Arc<Serving>) {
     let shard = Arc::clone(&open.shard);
@@ -109,6 +119,7 @@ pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: O
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         listener: serving.listener,
         peer,
+        peer_header: peer_header(peer),
         protocol,
         certificate,
         activity: Activity::new(),

@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
+    Registry, TextEncoder,
 };
 
 use super::{Answered, Answerer};
@@ -18,8 +18,8 @@ use crate::request::Verb;
 
 /// kube-apiserver's own buckets for request duration, seconds.
 const DURATION_BUCKETS: [f64; 23] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
-    30.0, 45.0, 60.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
 ];
 /// APF's buckets for `request_wait_duration_seconds`, seconds.
 const WAIT_BUCKETS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
@@ -30,12 +30,23 @@ const OVERHEAD_BUCKETS: [f64; 10] =
 /// Statuses with a series of their own; every other one counts as its class (`2xx` …), so that an upstream cannot
 /// make series up.
 const CODES: [u16; 22] = [
-    101, 200, 201, 202, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 503, 504,
+    101, 200, 201, 202, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 503,
+    504,
 ];
 const CODE_CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
 const CODE_SLOTS: usize = CODES.len() + CODE_CLASSES.len();
 const VERB_LABELS: [&str; 11] = [
-    "GET", "LIST", "WATCH", "POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION", "CONNECT", "OTHER",
+    "GET",
+    "LIST",
+    "WATCH",
+    "POST",
+    "PUT",
+    "PATCH",
+    "APPLY",
+    "DELETE",
+    "DELETECOLLECTION",
+    "CONNECT",
+    "OTHER",
 ];
 
 /// State of the connections towards kube-apiserver, read at a scrape.
@@ -103,7 +114,9 @@ impl Metrics {
         let queue_wait =
             register.histograms("queue_wait_seconds", "time in the lane's queue", &WAIT_BUCKETS)?;
         let metrics = Self {
-            request_slots: (0..Lane::COUNT * VERB_LABELS.len() * CODE_SLOTS).map(|_| OnceLock::new()).collect(),
+            request_slots: (0..Lane::COUNT * VERB_LABELS.len() * CODE_SLOTS)
+                .map(|_| OnceLock::new())
+                .collect(),
             request_duration: per_lane(&request_duration),
             queue_wait: per_lane(&queue_wait),
             upstream_duration: register.histogram(
@@ -123,7 +136,11 @@ impl Metrics {
                 "requests on the break-glass listener",
                 &["code"],
             )?,
-            connections: register.gauges("connections_active", "client connections now open", &["listener"])?,
+            connections: register.gauges(
+                "connections_active",
+                "client connections now open",
+                &["listener"],
+            )?,
             requests,
             registry: registry.clone(),
         };
@@ -184,17 +201,32 @@ impl Gauges {
         let lane = &["lane"];
         Ok(Self {
             executing_seats: register.gauges("lane_executing_seats", "seats in use", lane)?,
-            executing_requests: register.gauges("lane_executing_requests", "requests forwarded and not done", lane)?,
-            waiting: register.gauges("lane_inqueue_requests", "requests waiting in the lane's queue", lane)?,
-            current_seats: register.gauges("lane_current_seats", "seats up to which the lane is let in", lane)?,
+            executing_requests: register.gauges(
+                "lane_executing_requests",
+                "requests forwarded and not done",
+                lane,
+            )?,
+            waiting: register.gauges(
+                "lane_inqueue_requests",
+                "requests waiting in the lane's queue",
+                lane,
+            )?,
+            current_seats: register.gauges(
+                "lane_current_seats",
+                "seats up to which the lane is let in",
+                lane,
+            )?,
             watches: register.gauges("watches_active", "live watches", lane)?,
             limit: register.gauge("concurrency_limit", "seats that may be in use now (L)")?,
             inflight: register.gauge("inflight_seats", "seats in use, all lanes")?,
-            pressure: register.gauge("pressure_ratio", "how many times slower than its calm the apiserver answers")?,
+            pressure: register
+                .gauge("pressure_ratio", "how many times slower than its calm the apiserver answers")?,
             overload: register.gauge("overload_level", "0 normal, 1 brown, 2 red, 3 cold, 4 ramp")?,
             upstream_up: register.gauge("upstream_up", "1 while the apiserver answers probes")?,
-            upstream_connections: register.gauge("upstream_connections", "open connections to the apiserver")?,
-            upstream_streams: register.gauge("upstream_streams", "requests and watches on those connections")?,
+            upstream_connections: register
+                .gauge("upstream_connections", "open connections to the apiserver")?,
+            upstream_streams: register
+                .gauge("upstream_streams", "requests and watches on those connections")?,
             upstream_opened: register.counter("upstream_connections_opened_total", "connections opened")?,
         })
     }
@@ -284,8 +316,8 @@ fn code_slot(status: u16) -> usize {
 
 fn code_label(slot: usize) -> &'static str {
     const LABELS: [&str; CODES.len()] = [
-        "101", "200", "201", "202", "204", "206", "301", "302", "304", "307", "400", "401", "403", "404", "405",
-        "409", "410", "413", "422", "429", "503", "504",
+        "101", "200", "201", "202", "204", "206", "301", "302", "304", "307", "400", "401", "403", "404",
+        "405", "409", "410", "413", "422", "429", "503", "504",
     ];
     LABELS.get(slot).copied().unwrap_or_else(|| CODE_CLASSES[slot - CODES.len()])
 }
