@@ -125,6 +125,12 @@ impl Match {
             && self.fits_user_agent(hints.user_agent.unwrap_or(""))
     }
 
+    /// Whether it looks at the user agent.
+    #[must_use]
+    pub fn asks_user_agent(&self) -> bool {
+        !self.user_agents.is_empty() || !self.not_user_agents.is_empty()
+    }
+
     fn fits_user_agent(&self, user_agent: &str) -> bool {
         fits_any(&self.user_agents, user_agent)
             && !self.not_user_agents.iter().any(|pattern| pattern.matches(user_agent))
