@@ -70,8 +70,9 @@ struct Entry {
 pub(super) struct Recent {
     pub(super) shape: Shape,
     pub(super) window: Window,
-    /// Times slower than calm, at `read`.
+    /// Times slower than calm at `read`, bounded by the objective; and not bounded.
     pub(super) slowdown: f64,
+    pub(super) ratio: f64,
     pub(super) weight: f64,
     /// The tick of the last reading.
     pub(super) read: Option<u32>,
@@ -94,6 +95,7 @@ impl Estimates {
             shape: Shape::Object,
             window: Window::default(),
             slowdown: 1.0,
+            ratio: 1.0,
             weight: 0.0,
             read: None,
             active: false,

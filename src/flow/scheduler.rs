@@ -8,7 +8,7 @@ use super::clients::Clients;
 use super::decision::{Arrival, Decision, End, Kind, Outcome, Reason, Refusal, Ticket, Verdict};
 use super::estimate::Estimates;
 use super::lanes::LaneState;
-use super::limit::Limit;
+use super::limit::{Demand, Limit};
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
 use super::recovery::Recovery;
@@ -65,8 +65,8 @@ pub struct Scheduler {
     pub(super) waiting: u32,
     pub(super) verdicts: Vec<(Ticket, Verdict)>,
     pub(super) losses: Losses,
-    /// Somebody wanted seats and got none since the last tick.
-    pub(super) unmet: bool,
+    /// Who wanted seats and got none since the last tick.
+    pub(super) demand: Demand,
     /// The last tick cut the limit.
     pub(super) cutting: bool,
     /// When somebody was last refused, or made to wait, for want of seats.
@@ -101,7 +101,7 @@ impl Scheduler {
             waiting: 0,
             verdicts: Vec::with_capacity(256),
             losses: Losses::default(),
-            unmet: false,
+            demand: Demand::default(),
             cutting: false,
             short_of_seats: None,
             tick: 0,
@@ -173,7 +173,11 @@ impl Scheduler {
             self.admit(now, ticket.slot);
             return Ok(Decision::Admit(ticket));
         }
-        self.unmet = true;
+        if slot.heavy {
+            self.demand.heavy_unmet = true;
+        } else {
+            self.demand.light_unmet = true;
+        }
         self.short_of_seats = Some(now);
         self.wait(now, slot)
     }

@@ -31,16 +31,17 @@ impl Scheduler {
         self.sample_overdue(now);
         let learn = self.is_calm(now);
         let losses = std::mem::take(&mut self.losses);
-        let pressure = self.pressure.tick(
+        let signal = self.pressure.tick(
             &mut self.estimates,
             &self.settings.objectives,
             probes.livez,
             losses,
             (self.tick, learn),
         );
-        let demand = Demand { peak: self.ledger.take_peak(), unmet: std::mem::take(&mut self.unmet) };
+        let (peak, light_peak) = self.ledger.take_peaks();
+        let demand = Demand { peak, light_peak, ..std::mem::take(&mut self.demand) };
         let law = (demand, &mut self.random);
-        let step = self.recovery.tick(now, pressure, probes.livez, &mut self.limit, law);
+        let step = self.recovery.tick(now, signal, probes.livez, &mut self.limit, law);
         self.cutting = step == Step::Cut;
         self.resize();
         for lane in &mut self.lanes {
