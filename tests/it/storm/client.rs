@@ -40,8 +40,6 @@ pub(crate) struct Connection {
 /// What came back, with its body.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// Whole seconds.
-    pub(crate) retry_after: Option<u64>,
     pub(crate) body: Bytes,
 }
 
@@ -148,10 +146,9 @@ impl Connection {
     ) -> Result<Answer, Failure> {
         let whole = async {
             let response = self.open(method, path, body).await?;
-            let retry_after = retry_after(&response);
             let (head, body) = response.into_parts();
             let body = body.collect().await.map_err(broken)?.to_bytes();
-            Ok(Answer { status: head.status, retry_after, body })
+            Ok(Answer { status: head.status, body })
         };
         timeout(patience, whole).await.unwrap_or(Err(Failure::Timeout))
     }

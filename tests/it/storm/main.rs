@@ -29,6 +29,7 @@ use std::{
     collections::BTreeMap,
     env,
     io::Write,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle, available_parallelism},
@@ -100,19 +101,15 @@ pub(crate) struct Half {
 
 #[test]
 fn operators_and_leases_get_through_a_storm_that_telemetry_pays_for() {
-    // A thread of its own, because what it starts inherits its core.
-    let played = thread::spawn(|| {
-        let pin = available_parallelism().is_ok_and(|cores| cores.get() > 1);
-        if pin {
-            let mut cores = CpuSet::new();
-            cores.set(1);
-            sched_setaffinity(None, &cores).expect("this thread may choose its core");
+    let without = on_core_one(|pin| play(None, pin)).expect("the half without spillway is played");
+    let with = match on_core_one(|pin| play(Some(&binary()), pin)) {
+        Ok(with) => with,
+        Err(panic) => {
+            show(&[&without]);
+            resume_unwind(panic)
         }
-        (play(None, pin), play(Some(&binary()), pin))
-    });
-    let (without, with) = played.join().expect("both halves are played");
-    // Past the capture of the test's output: the table is the point.
-    let _ = std::io::stderr().write_all(format!("\n{}\n", table::render(&without, &with)).as_bytes());
+    };
+    show(&[&without, &with]);
 
     let count = |half: &Half| half.agents.agents.load(Ordering::Relaxed);
     assert_eq!((count(&without), count(&with)), (AGENTS as u64, AGENTS as u64), "the load was not the same");
@@ -141,6 +138,25 @@ fn promise(scene: &Scene) {
     for renewals in [writers, kubelets] {
         assert!(renewals.renewed > 0 && renewals.longest_gap < NODE_GRACE, "nodes were lost: {renewals:?}");
     }
+}
+
+/// On a thread of its own, because what that starts inherits its core. Tells whether there are cores to choose from.
+fn on_core_one<T: Send + 'static>(play: impl FnOnce(bool) -> T + Send + 'static) -> thread::Result<T> {
+    let pinned = || {
+        let pin = available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        if pin {
+            let mut cores = CpuSet::new();
+            cores.set(1);
+            sched_setaffinity(None, &cores).expect("this thread may choose its core");
+        }
+        play(pin)
+    };
+    thread::spawn(pinned).join()
+}
+
+/// Past the capture of the test's output: the table is the point.
+fn show(halves: &[&Half]) {
+    let _ = std::io::stderr().write_all(format!("\n{}\n", table::render(halves)).as_bytes());
 }
 
 fn binary() -> PathBuf {

@@ -4,11 +4,12 @@ use std::{fmt::Write, sync::atomic::Ordering, time::Duration};
 
 use super::{Half, Scene};
 
-/// The table, and below it what explains it.
-pub(crate) fn render(without: &Half, with: &Half) -> String {
+/// The table, one column a half, and below it what explains it.
+pub(crate) fn render(halves: &[&Half]) -> String {
     let mut text = String::new();
     let mut row = |name: &str, cell: &dyn Fn(&Half) -> String| {
-        let _ = writeln!(text, "  {name:<42} {:>18} {:>18}", cell(without), cell(with));
+        let cells: String = halves.iter().map(|half| format!(" {:>16}", cell(half))).collect();
+        let _ = writeln!(text, "  {name:<42}{cells}");
     };
     row("", &|half| (if half.proxy.is_some() { "with spillway" } else { "without" }).into());
     for (name, scene) in [("calm", (|half| &half.calm) as fn(&Half) -> &Scene), ("storm", |half| &half.storm)]
@@ -41,7 +42,7 @@ pub(crate) fn render(without: &Half, with: &Half) -> String {
     row("telemetry: ... told to come back", &|half| count(&half.agents.refused));
     row("telemetry: ... failed", &|half| count(&half.agents.failed));
     row("telemetry: megabytes", &|half| (half.agents.bytes.load(Ordering::Relaxed) / 1_000_000).to_string());
-    for half in [without, with] {
+    for half in halves {
         explain(half, &mut text);
     }
     text
