@@ -46,7 +46,7 @@ use tokio::{
 
 use agents::Tally;
 use client::{Connection, Who, swallow};
-use gauges::{Metrics, processor_time};
+use gauges::{Metrics, memory_peak_mb, processor_time};
 use leases::{Renewals, Writers};
 use observer::Observer;
 use operator::{Operator, Work};
@@ -75,6 +75,8 @@ pub(crate) struct Scene {
     lasted: Duration,
     /// How much of one core kube-apiserver and etcd used.
     server_share: f64,
+    /// The most memory that kube-apiserver had in use so far.
+    memory_mb: u64,
     writers: Renewals,
     kubelets: Renewals,
     operator: Work,
@@ -200,7 +202,7 @@ impl Cast<'_> {
         self.end_scene(&self.begin_scene());
 
         let began = self.begin_scene();
-        let _ = timeout(CALM, self.operator.look_around()).await;
+        self.operator.look_around(|| began.0.elapsed() >= CALM).await;
         let calm = self.end_scene(&began);
 
         let metrics = self.stage.front.as_ref().map(|front| front.metrics);
@@ -215,9 +217,8 @@ impl Cast<'_> {
             () = follow(metrics, &mut timeline) => unreachable!("nobody ends the time line"),
         };
         let scene = self.end_scene(&began);
-        // The storm may have been too much for the removal; what is left of it gets the quiet afterwards.
-        let _ = timeout(AFTERMATH, self.removal()).await;
-        let gone = timeout(Duration::ZERO, self.observer.agents(0)).await.ok();
+        // The storm may have been too much for the removal; then it gets the quiet afterwards.
+        self.remove(began.0 + STORM + AFTERMATH).await;
         let proxy = match metrics {
             Some(address) => {
                 let shed = Metrics::read(address).await.growth(&before, "spillway_shed_total");
@@ -225,29 +226,27 @@ impl Cast<'_> {
             }
             None => None,
         };
-        let removal = gone.map(|at| at.saturating_duration_since(deleted));
+        let removal = self.observer.agents_gone().map(|at| at.saturating_duration_since(deleted));
         Half { calm, storm: scene, agents: storm, list_cost, removal, proxy }
     }
 
     /// Agents on a thread of their own; in time the operator acts. Returns what the agents got, and when she did.
     async fn storm(&self, agents: Vec<Who>) -> (Arc<Tally>, Instant) {
+        let began = Instant::now();
         let storm = Storm::begin(agents);
-        let _ = timeout(BEFORE_DELETE, self.operator.look_around()).await;
+        self.operator.look_around(|| began.elapsed() >= BEFORE_DELETE).await;
         let deleted = Instant::now();
-        let _ = timeout(STORM - BEFORE_DELETE, self.removal()).await;
+        self.remove(began + STORM).await;
         (storm.end(), deleted)
     }
 
-    /// The operator deletes the culprit and looks until it is gone.
-    async fn removal(&self) {
-        let work = async {
-            self.operator.delete().await;
-            self.operator.look_around().await;
-        };
-        tokio::select! {
-            () = work => {}
-            _ = self.observer.agents(0) => {}
+    /// The operator deletes the culprit and looks until it is gone, or until `deadline`.
+    async fn remove(&self, deadline: Instant) {
+        let over = || self.observer.agents_gone().is_some() || Instant::now() >= deadline;
+        if !over() {
+            self.operator.delete(over).await;
         }
+        self.operator.look_around(over).await;
     }
 
     fn begin_scene(&self) -> (Instant, Duration) {
@@ -258,6 +257,7 @@ impl Cast<'_> {
         let lasted = began.elapsed();
         Scene {
             lasted,
+            memory_mb: self.stage.cluster.pid("apiserver").map_or(0, memory_peak_mb),
             server_share: (self.server_time() - used).as_secs_f64() / lasted.as_secs_f64(),
             writers: self.writers.take(),
             kubelets: self.observer.kubelets.lock().take(),

@@ -55,11 +55,16 @@ impl Observer {
         panic!("expected the watches to last, but: {leases:?}, {agents:?}");
     }
 
-    /// When the number of the DaemonSet's pods became `count`.
-    pub(crate) async fn agents(&self, count: usize) -> Instant {
+    /// Waits until the DaemonSet has `count` pods.
+    pub(crate) async fn agents(&self, count: usize) {
         let mut receiver = self.agents.subscribe();
-        let found = receiver.wait_for(|(now, _)| *now == count).await;
-        found.expect("the sender is ours").1
+        receiver.wait_for(|(now, _)| *now == count).await.expect("the sender is ours");
+    }
+
+    /// When the last of its pods was gone, if none is left.
+    pub(crate) fn agents_gone(&self) -> Option<Instant> {
+        let (count, since) = *self.agents.borrow();
+        (count == 0).then_some(since)
     }
 }
 

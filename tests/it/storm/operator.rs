@@ -49,11 +49,11 @@ impl Operator {
         Self { who, seen: Mutex::default() }
     }
 
-    /// Looks around every second until the returned future is dropped.
-    pub(crate) async fn look_around(&self) {
+    /// Looks around every second until `enough`. What she has asked she waits for.
+    pub(crate) async fn look_around(&self, enough: impl Fn() -> bool) {
         let mut seconds = interval(PERIOD);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !enough() {
             seconds.tick().await;
             for path in LOOKS {
                 self.ask(Method::GET, path, &[200]).await;
@@ -61,16 +61,15 @@ impl Operator {
         }
     }
 
-    /// Deletes the culprit, again every second until the apiserver has said yes.
-    pub(crate) async fn delete(&self) {
+    /// Deletes the culprit, again every second until the apiserver has said yes, or until `enough`.
+    pub(crate) async fn delete(&self, enough: impl Fn() -> bool) {
         // 404: an earlier try whose answer was lost.
-        while !self.ask(Method::DELETE, CULPRIT, &[200, 202, 404]).await {
+        while !self.ask(Method::DELETE, CULPRIT, &[200, 202, 404]).await && !enough() {
             sleep(PERIOD).await;
         }
     }
 
     async fn ask(&self, method: Method, path: &str, good: &[u16]) -> bool {
-        self.seen.lock().asked += 1;
         let started = Instant::now();
         let asked = timeout(PATIENCE, async {
             self.who.connect().await?.ask(method.clone(), path, None, PATIENCE).await
@@ -81,6 +80,7 @@ impl Operator {
             Err(failure) => Err(failure.to_string()),
         };
         let mut seen = self.seen.lock();
+        seen.asked += 1;
         match outcome {
             Ok(latency) => seen.answered.push(latency),
             Err(why) => {
@@ -92,7 +92,7 @@ impl Operator {
         true
     }
 
-    /// Ends a window of time and begins the next. A request still on its way counts as asked, in the old one.
+    /// Ends a window of time and begins the next.
     pub(crate) fn take(&self) -> Work {
         std::mem::take(&mut *self.seen.lock())
     }

@@ -16,6 +16,9 @@ pub(crate) fn render(halves: &[&Half]) -> String {
     {
         row(&format!("{name}: seconds"), &|half| seconds(Some(scene(half).lasted)));
         row(&format!("{name}: apiserver + etcd, share of core 0"), &|half| percent(scene(half).server_share));
+        row(&format!("{name}: apiserver, most memory so far"), &|half| {
+            format!("{} MB", scene(half).memory_mb)
+        });
         row(&format!("{name}: leases renewed by writers"), &|half| scene(half).writers.renewed.to_string());
         row(&format!("{name}: ... failed"), &|half| scene(half).writers.failed.to_string());
         row(&format!("{name}: ... longest gap"), &|half| seconds(Some(scene(half).writers.longest_gap)));
