@@ -1,14 +1,16 @@
 //! What stands when the play begins: a cluster full of pods, kubelets that are Ready, a telemetry DaemonSet that runs
 //! on all of them, credentials for everybody; and spillway in front, or not.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{cell::Cell, net::SocketAddr, path::Path, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{
     client::{Connection, Who},
+    gauges,
     leases::Kubelets,
 };
 use crate::cluster::{Cluster, ClusterOptions, Credential, Front};
@@ -28,6 +30,8 @@ pub(crate) struct Stage {
     // Dropped before the cluster, whose guardian it needs.
     pub(crate) front: Option<Front>,
     pub(crate) cluster: Cluster,
+    /// How often controllers or scheduler had to be started again.
+    pub(crate) restarts: Cell<u64>,
 }
 
 impl Stage {
@@ -41,7 +45,33 @@ impl Stage {
         cluster.start_controllers(&url, &ca);
         cluster.start_scheduler(&url, &ca);
         cluster.start_hollow_nodes(KUBELETS, &url, &ca);
-        Self { entrance, front, cluster }
+        Self { entrance, front, cluster, restarts: Cell::new(0) }
+    }
+
+    /// Does what a kubelet does for static pods, until the returned future is dropped: who has ended is started again.
+    /// Controllers and scheduler end themselves when they cannot renew their leases.
+    pub(crate) async fn keep_alive(&self) {
+        const LOOK: Duration = Duration::from_secs(1);
+        let (url, ca) = (format!("https://{}", self.entrance), &self.cluster.paths.server_ca.cert);
+        loop {
+            sleep(LOOK).await;
+            if self.has_ended("controllers") {
+                self.cluster.start_controllers(&url, ca);
+            }
+            if self.has_ended("scheduler") {
+                self.cluster.start_scheduler(&url, ca);
+            }
+        }
+    }
+
+    /// Clears a program away that has ended by itself.
+    fn has_ended(&self, part: &str) -> bool {
+        let ended = self.cluster.pid(part).is_some_and(gauges::has_ended);
+        if ended {
+            self.cluster.stop(part);
+            self.restarts.set(self.restarts.get() + 1);
+        }
+        ended
     }
 
     /// An administrator who goes straight to kube-apiserver.

@@ -38,6 +38,7 @@ pub(crate) fn render(halves: &[&Half]) -> String {
     row("from DELETE to the last agent's end", &|half| {
         half.removal.map_or("never".into(), |time| seconds(Some(time)))
     });
+    row("controllers or scheduler lost their lease", &|half| half.restarts.to_string());
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed).to_string();
     row("telemetry: agents", &|half| count(&half.agents.agents));
     row("telemetry: requests", &|half| count(&half.agents.asked));
