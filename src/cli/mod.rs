@@ -1,1 +1,3 @@
 //! What can be typed? One file a command.
+
+pub mod validate;
