@@ -162,6 +162,12 @@ impl Policy {
         }
     }
 
+    /// Tells this policy from every other of the process: whoever keeps a [`RuleSet`] compares it.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.seed
+    }
+
     /// The rules, in order.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
