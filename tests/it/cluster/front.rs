@@ -103,7 +103,7 @@ fn spillway_config(
         "breakGlass": {
             "address": break_glass,
             "tls": {"certFile": paths.serving.cert, "keyFile": paths.serving.key},
-            "clientCaFile": paths.break_glass_ca.cert,
+            "clientCAFile": paths.break_glass_ca.cert,
             "groups": ["spillway:break-glass"],
         },
         "metrics": {"address": metrics},

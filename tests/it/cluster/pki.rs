@@ -6,6 +6,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -199,5 +200,7 @@ fn write(directory: &Path, name: &str, cert: &str, key: &str) -> Pair {
         Pair { cert: directory.join(format!("{name}.crt")), key: directory.join(format!("{name}.key")) };
     fs::write(&pair.cert, cert).expect("certificate is written");
     fs::write(&pair.key, key).expect("key is written");
+    // Every program here runs as the same user; spillway warns about keys that others may read.
+    fs::set_permissions(&pair.key, fs::Permissions::from_mode(0o600)).expect("key is private");
     pair
 }
