@@ -54,6 +54,8 @@ pub struct Half {
     pub telemetry: Telemetry,
     /// Answers of 429 to everybody else.
     pub refused_others: usize,
+    /// From the storm's start to the first of them, in ms.
+    pub others_first_refused_after_ms: Option<u64>,
     /// The modelled machine.
     pub apiserver: Apiserver,
     /// From the storm's end until leases were as fast as before, in ms; `None` if not within the demo's patience.
@@ -165,7 +167,12 @@ impl Half {
             dns: dns(ledger, storm),
             operator: operator(ledger, storm, measured.insight),
             telemetry: telemetry(ledger, storm),
-            refused_others: others.into_iter().map(|who| ledger.refusals(storm, who)).sum(),
+            refused_others: others.iter().map(|who| ledger.refusals(storm, *who)).sum(),
+            others_first_refused_after_ms: others
+                .iter()
+                .filter_map(|who| ledger.first_refusal(storm, *who))
+                .min()
+                .map(|at| whole_ms(at.since(storm.start))),
             apiserver: measured.apiserver,
             recovery_ms: measured.recovery.map(whole_ms),
         }
@@ -266,6 +273,11 @@ impl Verdict {
         );
         let refusals = with.telemetry.refused + with.refused_others;
         require(with.telemetry.refused > 0, "with spillway no telemetry was refused".to_owned());
+        let first = (with.telemetry.first_refused_after_ms, with.others_first_refused_after_ms);
+        require(
+            !matches!(first, (Some(telemetry), Some(others)) if others < telemetry),
+            "with spillway somebody else was refused before telemetry".to_owned(),
+        );
         require(
             percent(with.telemetry.refused, refusals) >= TELEMETRY_REFUSALS_PERCENT_MIN,
             format!("with spillway {} of {refusals} refusals hit others than telemetry", with.refused_others),
