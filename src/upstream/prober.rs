@@ -1,6 +1,6 @@
 //! Is the apiserver there, and how quickly does it answer when it has nothing to do?
 //!
-//! GET `/livez` without its etcd check, on a connection of its own, every 250 ms. That path is exempt from API
+//! GET `/livez` without its etcd check, on connections of its own, every 250 ms. That path is exempt from API
 //! Priority and Fairness, needs no credential, and touches neither etcd nor the watch cache, so its latency shows
 //! CPU, memory and garbage collection alone. An answer that has not come by the next tick is reported as
 //! outstanding with its age: an apiserver that hangs must not look like its last good answer.
@@ -8,22 +8,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::client::conn::http1;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::body::RequestBody;
-use super::connection::http1_builder;
-use super::dial::{Dialer, Offer};
 use super::error::{Kind, UpstreamError};
+use super::forward::{Forward as _, Pools, Route, Traffic};
 use super::settings::Settings;
-use super::stats::{Stats, Via};
+use super::stats::Via;
 use super::tls::TlsError;
 use crate::clock;
 use crate::io::Flusher;
+use crate::policy::Lane;
 use crate::units;
 
 /// Four readings a second, which is what the overload controller's tick needs.
@@ -79,10 +77,9 @@ impl Prober {
     ///
     /// When a certificate or key in `settings` cannot be used.
     pub fn spawn(settings: &Settings, flusher: Arc<Flusher>) -> Result<Self, TlsError> {
-        let dialer = Dialer::new(settings, flusher, Arc::new(Stats::default()))?;
-        let host = settings.address.to_string();
+        let pools = Pools::new(settings, flusher)?;
         let (publish, readings) = watch::channel(None);
-        tokio::spawn(Box::pin(probe(dialer, host, publish)));
+        tokio::spawn(Box::pin(probe(pools, publish)));
         Ok(Self { readings })
     }
 
@@ -99,20 +96,18 @@ impl Prober {
     }
 }
 
-async fn probe(dialer: Dialer, host: String, publish: watch::Sender<Option<Reading>>) {
+async fn probe(pools: Pools, publish: watch::Sender<Option<Reading>>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut connection = None;
     while !publish.is_closed() {
         ticks.tick().await;
         let started = Instant::now();
-        let exchange = ask(&dialer, &host, connection.take());
+        let exchange = ask(&pools);
         tokio::pin!(exchange);
         let outcome = loop {
             tokio::select! {
                 answer = &mut exchange => break match answer {
-                    Ok((kept, status)) => {
-                        connection = Some(kept);
+                    Ok(status) => {
                         let healthy = status < StatusCode::INTERNAL_SERVER_ERROR;
                         Outcome::Answered { latency: started.elapsed(), healthy }
                     }
@@ -135,36 +130,19 @@ fn announce(publish: &watch::Sender<Option<Reading>>, outcome: Outcome) {
     publish.send_replace(Some(Reading { outcome, at: clock::now() }));
 }
 
-type Sender = http1::SendRequest<RequestBody>;
-
-/// One probe over `connection` or a new one.
-async fn ask(
-    dialer: &Dialer,
-    host: &str,
-    connection: Option<Sender>,
-) -> Result<(Sender, StatusCode), UpstreamError> {
-    let reusable = match connection {
-        Some(mut sender) => sender.ready().await.ok().map(|()| sender),
-        None => None,
-    };
-    let mut sender = match reusable {
-        Some(sender) => sender,
-        None => {
-            let dialed = dialer.dial(Via::Unverified, Offer::Http1, None).await?;
-            let (sender, driver) =
-                http1_builder().handshake(dialed.io).await.map_err(UpstreamError::after_sending)?;
-            tokio::spawn(driver);
-            sender
-        }
-    };
-    let request = Request::get(PATH).header(HOST, host).body(RequestBody::empty()).map_err(|error| {
+/// One probe; the connection is kept by the pool for the next one.
+async fn ask(pools: &Pools) -> Result<StatusCode, UpstreamError> {
+    let request = Request::get(PATH).body(RequestBody::empty()).map_err(|error| {
         UpstreamError::new(Kind::BadRequest, "the probe is not a request").with_source(error)
     })?;
-    let response = sender.send_request(request).await.map_err(UpstreamError::after_sending)?;
+    let route = Route { lane: Lane::NodeHealth, via: Via::Unverified, traffic: Traffic::Short };
+    let response = pools.forward(request, route).await?;
     let status = response.status();
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
-        frame.map_err(UpstreamError::after_sending)?;
+        frame.map_err(|error| {
+            UpstreamError::new(Kind::ConnectionLost, "the probe's answer broke off").with_source(error)
+        })?;
     }
-    Ok((sender, status))
+    Ok(status)
 }
