@@ -1,0 +1,286 @@
+//! What is known about requests, and how does each leave? First byte, end, and the books (`arrive` has the way in).
+//!
+//! Every path that gives seats back ends in `dispatch`, so that nobody waits beside free seats.
+
+use super::clients::Clients;
+use super::decision::{End, Kind, Outcome, Ticket, Verdict};
+use super::estimate::Estimates;
+use super::lanes::LaneState;
+use super::limit::{Demand, Limit};
+use super::pressure::{Losses, Pressure};
+use super::random::Random;
+use super::recovery::Recovery;
+use super::seats::{Ledger, Need};
+use super::settings::Settings;
+use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
+use crate::policy::Lane;
+use crate::units::{Instant, SeatSeconds, Seats};
+
+/// Decides, for one apiserver, who goes on, who waits and who is told when to come back.
+///
+/// ```
+/// use spillway::flow::{Arrival, Decision, Encoding, End, Key, Kind, Outcome, Scheduler, Settings};
+/// use spillway::policy::Lane;
+/// use spillway::request::{DecodedPath, RequestInfo};
+/// use spillway::units::{Instant, Seats};
+///
+/// let now = Instant::ORIGIN;
+/// let mut scheduler = Scheduler::new(Settings::default(), 1, now);
+/// let path = DecodedPath::new("/api/v1/pods")?;
+/// let key = Key::of(&RequestInfo::new("GET", &path, None)?, Encoding::Json);
+/// let arrival = Arrival { lane: Lane::Telemetry, flow: 7, client: 7, key, kind: Kind::Short, exempt: false };
+///
+/// // A LIST of all pods, never seen before, is expected to take 10 seats; a second one at once is too much.
+/// let Decision::Admit(ticket) = scheduler.arrive(now, &arrival) else { panic!("an idle server admits") };
+/// assert_eq!(scheduler.snapshot(now).used, Seats(10));
+/// let Decision::Shed(refusal) = scheduler.arrive(now, &arrival) else { panic!("heavy requests share a budget") };
+/// assert_eq!(refusal.reason.as_str(), "lane_concurrency");
+/// assert!(refusal.retry_after_seconds >= 1);
+///
+/// scheduler.finish(now, ticket, Outcome { end: End::Success, bytes: 4_000_000 });
+/// assert_eq!(scheduler.snapshot(now).used, Seats::ZERO);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Scheduler {
+    pub(super) settings: Settings,
+    pub(super) ledger: Ledger,
+    pub(super) lanes: [LaneState; Lane::COUNT],
+    pub(super) clients: Clients,
+    pub(super) tickets: Tickets,
+    pub(super) estimates: Estimates,
+    pub(super) pressure: Pressure,
+    pub(super) limit: Limit,
+    pub(super) recovery: Recovery,
+    pub(super) random: Random,
+    /// Admitted requests without a first byte, oldest first.
+    pub(super) pending: Ends,
+    /// Watches in their first burst, oldest first.
+    pub(super) bursting: Ends,
+    /// Requests that wait, in all lanes.
+    pub(super) waiting: u32,
+    pub(super) verdicts: Vec<(Ticket, Verdict)>,
+    pub(super) losses: Losses,
+    /// Who wanted seats and got none since the last tick.
+    pub(super) demand: Demand,
+    /// The last tick cut the limit.
+    pub(super) cutting: bool,
+    /// When somebody was last refused, or made to wait, for want of seats.
+    pub(super) short_of_seats: Option<Instant>,
+    pub(super) ticks: u32,
+    /// The latest time anybody told. Callers read the clock before they get the lock, so times may arrive a little
+    /// out of order; in here they never run backwards, which keeps every chain sorted by time.
+    latest: Instant,
+    pub(super) exempt: u32,
+    pub(super) break_glass: Seats,
+}
+
+impl Scheduler {
+    /// A scheduler for an apiserver of which nothing is known yet. Equal seeds and calls give equal answers.
+    #[must_use]
+    pub fn new(settings: Settings, seed: u64, now: Instant) -> Self {
+        let limit = Limit::new(&settings.limit);
+        let mut ledger = Ledger::new();
+        ledger.resize(limit.seats(), &settings.lanes, settings.heavy_percent);
+        Self {
+            ledger,
+            lanes: Lane::ALL.map(|lane| LaneState::new(lane, &settings.lanes[lane.index()], now)),
+            clients: Clients::new(),
+            tickets: Tickets::new(settings.tickets),
+            estimates: Estimates::new(),
+            pressure: Pressure::new(),
+            recovery: Recovery::new(&limit, now),
+            limit,
+            random: Random::new(seed),
+            pending: Ends::default(),
+            bursting: Ends::default(),
+            waiting: 0,
+            verdicts: Vec::with_capacity(256),
+            losses: Losses::default(),
+            demand: Demand::default(),
+            cutting: false,
+            short_of_seats: None,
+            ticks: 0,
+            latest: now,
+            exempt: 0,
+            break_glass: Seats::ZERO,
+            settings,
+        }
+    }
+
+    /// `now`, or the latest time already told.
+    pub(super) fn no_earlier(&mut self, now: Instant) -> Instant {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
+    /// The apiserver's answer began. Call it for answers that the apiserver worked for, not for its own refusals
+    /// (429, 503): they come quickly and would make it look well.
+    pub fn first_byte(&mut self, now: Instant, ticket: Ticket) {
+        let now = self.no_earlier(now);
+        let Some(index) = self.tickets.resolve(ticket) else { return };
+        if self.tickets[index].phase != Phase::Pending {
+            return;
+        }
+        self.tickets.unlink(&mut self.pending, index, Chain::Time);
+        self.sample_first_byte(now, index);
+        match self.tickets[index].kind {
+            Kind::Short => self.tickets[index].phase = Phase::Answering,
+            Kind::Watch => {
+                let slot = &mut self.tickets[index];
+                (slot.phase, slot.since) = (Phase::Bursting, now);
+                self.tickets.push_back(&mut self.bursting, index, Chain::Time);
+            }
+            Kind::Streaming => {
+                self.tickets[index].phase = Phase::LongRunning;
+                self.release(now, index);
+                self.dispatch(now);
+            }
+        }
+    }
+
+    /// A watch has delivered its first burst (nothing more was ready to send): it gives its seats back.
+    pub fn burst_done(&mut self, now: Instant, ticket: Ticket) {
+        let now = self.no_earlier(now);
+        let Some(index) = self.tickets.resolve(ticket) else { return };
+        if self.tickets[index].phase == Phase::Bursting {
+            self.end_burst(now, index);
+            self.dispatch(now);
+        }
+    }
+
+    /// The request is over. Further calls with this ticket do nothing.
+    pub fn finish(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) {
+        let now = self.no_earlier(now);
+        let Some(index) = self.tickets.resolve(ticket) else { return };
+        let slot = &self.tickets[index];
+        let has_answered = slot.phase != Phase::Waiting;
+        if has_answered && slot.account == Account::Limited {
+            self.losses.ended += 1;
+            self.losses.lost += u32::from(outcome.end == End::Dropped);
+            if outcome.end == End::Success {
+                self.learn(now, index, outcome.bytes);
+            }
+        }
+        self.forget(now, index);
+        self.dispatch(now);
+    }
+
+    /// The request went away before it was over, or its guard was dropped. Says nothing about the apiserver.
+    pub fn cancel(&mut self, now: Instant, ticket: Ticket) {
+        self.finish(now, ticket, Outcome { end: End::Ignored, bytes: 0 });
+    }
+
+    /// Moves what became of waiting requests to the end of `into`: at most one verdict for each that waited.
+    pub fn take_verdicts(&mut self, into: &mut Vec<(Ticket, Verdict)>) {
+        into.append(&mut self.verdicts);
+    }
+
+    /// Whether [`Scheduler::take_verdicts`] has anything to give.
+    #[must_use]
+    pub fn has_verdicts(&self) -> bool {
+        !self.verdicts.is_empty()
+    }
+
+    /// Gives a request its seats; it is in no chain.
+    pub(super) fn admit(&mut self, now: Instant, index: u32) {
+        let slot = &mut self.tickets[index];
+        (slot.phase, slot.since) = (Phase::Pending, now);
+        self.ledger.take(Need::of(slot));
+        self.clients.take(slot.lane, slot.client, slot.seats);
+        let lane = &mut self.lanes[slot.lane.index()];
+        lane.admitted += 1;
+        lane.begin(slot.kind);
+        lane.retry.admitted();
+        self.tickets.push_back(&mut self.pending, index, Chain::Time);
+    }
+
+    /// Takes a request's seats back and corrects what its flow was charged.
+    fn release(&mut self, now: Instant, index: u32) {
+        let slot = &mut self.tickets[index];
+        let seats = std::mem::take(&mut slot.seats);
+        let need = Need { seats, ..Need::of(slot) };
+        match slot.account {
+            Account::Exempt => {}
+            Account::BreakGlass => self.break_glass = self.break_glass.saturating_sub(seats),
+            Account::Limited if seats == Seats::ZERO => {}
+            Account::Limited => {
+                self.ledger.give_back(need);
+                self.clients.give_back(slot.lane, slot.client, seats);
+                if slot.charged > SeatSeconds::ZERO {
+                    // A victim of congestion is not billed for it: time counts as it would have passed in calm.
+                    let held = now.since(slot.since).div_f64(self.pressure.value().max(1.0));
+                    let queues = self.lanes[slot.lane.index()].queues_mut(slot.heavy);
+                    queues.settle(slot.queue, slot.charged, seats.held_for(held));
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_burst(&mut self, now: Instant, index: u32) {
+        self.tickets.unlink(&mut self.bursting, index, Chain::Time);
+        self.tickets[index].phase = Phase::LongRunning;
+        self.release(now, index);
+    }
+
+    fn sample_first_byte(&mut self, now: Instant, index: u32) {
+        let slot = &mut self.tickets[index];
+        if slot.account != Account::Limited {
+            return;
+        }
+        let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
+        match self.estimates.place(&slot.key) {
+            Some(place) => self.estimates.sample(place, slot.key.shape, micros, self.ticks),
+            // Not known yet: whether it may have a place is known when it ends well.
+            None => slot.unsampled = Some(micros),
+        }
+    }
+
+    /// A request ended well: its size and, if it was not sampled yet, its time are learnt.
+    fn learn(&mut self, now: Instant, index: u32, bytes: u64) {
+        if self.tickets[index].phase == Phase::Pending {
+            self.sample_first_byte(now, index);
+        }
+        let (kind, key, unsampled) = {
+            let slot = &mut self.tickets[index];
+            (slot.kind, slot.key, slot.unsampled.take())
+        };
+        // What a watch or session carried in its life is not what its start costs.
+        self.estimates.succeeded(&key, (kind == Kind::Short).then_some(bytes), self.ticks);
+        if let Some(micros) = unsampled {
+            let place = self.estimates.place_or_shape(&key);
+            self.estimates.sample(place, key.shape, micros, self.ticks);
+        }
+    }
+
+    /// Removes a request from wherever it is.
+    pub(super) fn forget(&mut self, now: Instant, index: u32) {
+        let (phase, lane, client) = {
+            let slot = &self.tickets[index];
+            (slot.phase, slot.lane, slot.client)
+        };
+        if phase == Phase::Waiting {
+            self.lanes[lane.index()].leave(&mut self.tickets, index);
+            self.clients.stop_waiting(lane, client);
+            self.waiting -= 1;
+            self.tickets.remove(index);
+            return;
+        }
+        match phase {
+            Phase::Pending => self.tickets.unlink(&mut self.pending, index, Chain::Time),
+            Phase::Bursting => self.tickets.unlink(&mut self.bursting, index, Chain::Time),
+            _ => {}
+        }
+        self.release(now, index);
+        let slot = &self.tickets[index];
+        self.exempt -= u32::from(slot.account == Account::Exempt);
+        self.lanes[lane.index()].end(slot.kind);
+        self.tickets.remove(index);
+    }
+}
+
+impl Need {
+    pub(super) fn of(slot: &Slot) -> Self {
+        Self { lane: slot.lane, seats: slot.seats, heavy: slot.heavy }
+    }
+}
