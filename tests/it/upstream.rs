@@ -655,6 +655,8 @@ async fn without_a_front_proxy_certificate_that_route_is_refused() {
     let pools = pools(&Settings { front_proxy: None, ..apiserver.settings.clone() });
     let error = pools.forward(get("/livez"), SHORT).await.expect_err("no certificate");
     assert_eq!((error.kind, error.side), (Kind::NotConfigured, Side::Spillway));
+    let error = pools.warm(Lane::BreakGlass, Via::FrontProxy).await.expect_err("no certificate");
+    assert_eq!(error.kind, Kind::NotConfigured);
     read(pools.forward(get("/livez"), Route { via: Via::Bearer, ..SHORT }).await.expect("an answer")).await;
 }
 
