@@ -133,8 +133,10 @@ impl Pools {
     ///
     /// # Errors
     ///
-    /// When the apiserver cannot be reached now; attempts go on in the background.
+    /// When the apiserver cannot be reached now; attempts go on in the background. Or when `via` needs a certificate
+    /// that is not configured.
     pub async fn warm(&self, lane: Lane, via: Via) -> Result<(), UpstreamError> {
+        self.dialer.check(via)?;
         let keep = || Spare::keep(Arc::clone(&self.dialer), via, Arc::clone(&self.upgrades));
         self.spares[via.index()].get_or_init(keep);
         self.pool(lane, via, Traffic::Short).warm().await

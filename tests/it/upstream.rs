@@ -126,6 +126,21 @@ async fn requests_are_packed_and_never_exceed_the_stream_limit() {
 }
 
 #[tokio::test]
+async fn requests_of_one_tick_leave_in_one_send() {
+    let apiserver = Apiserver::start(Setup::default()).await;
+    let flusher = Flusher::spawn();
+    let pools =
+        Pools::new(&patient(apiserver.settings.clone()), Arc::clone(&flusher)).expect("valid settings");
+    let pools = Arc::new(pools);
+    read(pools.forward(get("/livez"), SHORT).await.expect("an answer")).await;
+    let (before, _) = flusher.drains_and_bytes();
+    read_many(&pools, 80, "/livez", SHORT).join_all().await;
+    let (after, _) = flusher.drains_and_bytes();
+    // One for the requests, a few for what HTTP/2 acknowledges on the way; not one per request.
+    assert!((1..=8).contains(&(after - before)), "{} sends", after - before);
+}
+
+#[tokio::test]
 async fn a_lower_limit_of_the_apiserver_holds_from_the_first_request_on() {
     let apiserver = Apiserver::start(Setup { streams: 7, ..Setup::default() }).await;
     let pools = pools(&patient(apiserver.settings.clone()));
@@ -640,6 +655,8 @@ async fn without_a_front_proxy_certificate_that_route_is_refused() {
     let pools = pools(&Settings { front_proxy: None, ..apiserver.settings.clone() });
     let error = pools.forward(get("/livez"), SHORT).await.expect_err("no certificate");
     assert_eq!((error.kind, error.side), (Kind::NotConfigured, Side::Spillway));
+    let error = pools.warm(Lane::BreakGlass, Via::FrontProxy).await.expect_err("no certificate");
+    assert_eq!(error.kind, Kind::NotConfigured);
     read(pools.forward(get("/livez"), Route { via: Via::Bearer, ..SHORT }).await.expect("an answer")).await;
 }
 
