@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::flow::CeilingSettings;
 use crate::identity::{Credential, Identity};
 use crate::policy::{Hints, Lane, LaneSettings, Policy};
 use crate::request::{DecodedPath, RequestInfo};
@@ -121,6 +122,13 @@ fn the_embedded_policy_repeats_the_defaults_of_the_lanes() {
 }
 
 #[test]
+fn the_break_glass_lane_defaults_to_its_ceiling() {
+    let ceiling = CeilingSettings::default();
+    assert_eq!(BreakGlass::SEATS, ceiling.seats.0);
+    assert_eq!((BreakGlass::RATE, BreakGlass::BURST), (ceiling.rate.per_second, ceiling.rate.burst));
+}
+
+#[test]
 fn own_rules_come_first_and_lanes_are_merged() {
     let text = "apiVersion: config.spillway.dev/v1alpha1\nkind: TrafficPolicy\nname: mine\n\
         lanes: { telemetry: { identityRate: { perSecond: 0 } }, workload: { wait: 1s } }\n\
@@ -144,7 +152,7 @@ fn api_groups_apply_to_resources_without_a_group() {
         - { name: b, match: { apiGroups: ['*.example.com'] }, lane: unknown }\n";
     let rules = read(text).unwrap().policy.rules;
     let shown = |at: usize| -> Vec<_> {
-        let resources = &rules[at as usize].matches.resources;
+        let resources = &rules[at].matches.resources;
         resources.iter().map(|r| format!("{}|{}|{}", r.group, r.resource, r.subresource)).collect()
     };
     assert_eq!(
