@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::clients::leases::NOT_READY_AFTER;
 use super::ledger::{Ledger, Listed, Span, Who, percentile};
+use super::scenario::INSIGHT_AFTER;
 use crate::units::Instant;
 
 /// At least this share of all refusals must hit telemetry.
@@ -349,8 +350,9 @@ impl Report {
     fn footnote(&self) -> String {
         format!(
             "Real TLS connections; the apiserver's speed is modelled (no APF, {}x faster\n\
-             lease clock, DaemonSet deleted 12 s into the storm at the earliest).\n",
-            self.lease_time_compression
+             lease clock, DaemonSet deleted {} s into the storm at the earliest).\n",
+            self.lease_time_compression,
+            INSIGHT_AFTER.as_secs(),
         )
     }
 }

@@ -36,7 +36,7 @@ const CALM: Duration = Duration::from_secs(8);
 /// The first part of it, in which connections are opened, is not measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// From the storm's start until the operator knows the culprit.
-const INSIGHT_AFTER: Duration = Duration::from_secs(12);
+pub(crate) const INSIGHT_AFTER: Duration = Duration::from_secs(12);
 /// From the storm's start until the demo ends it.
 const STORM_MAX: Duration = Duration::from_secs(20);
 /// How long recovery is waited for.
@@ -53,7 +53,7 @@ const RECOVERED_PERCENT: usize = 98;
 const STEP: Duration = Duration::from_millis(100);
 
 /// The two halves take about this long together.
-pub(crate) const EXPECTED: Duration = Duration::from_secs(64);
+pub(crate) const EXPECTED: Duration = Duration::from_secs(52);
 
 /// What both halves share.
 pub(crate) struct Play<'a> {
