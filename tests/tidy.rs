@@ -1,1 +1,369 @@
+//! The rules of the house, executable: who may import whom, how long a file or function may be, what every module
+//! must say first, which words are not names, and that every metric is documented.
+//!
+//! A single crate does not keep layers by itself; this test does. The table is `docs/ARCHITECTURE.md`'s.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Non-test lines a source file may have.
+const FILE_LINES_MAX: usize = 600;
+/// Lines a function may have.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Module → modules it may import. What is not listed may not be imported.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("units", &[]),
+    ("identity", &["units"]),
+    ("request", &["units"]),
+    ("policy", &["request", "identity", "units"]),
+    ("flow", &["policy", "request", "identity", "units"]),
+    ("clock", &["units"]),
+    ("config", &["clock", "flow", "policy", "request", "identity", "units"]),
+    ("telemetry", &["clock", "flow", "policy", "request", "identity", "units"]),
+    ("io", &["clock", "units"]),
+    ("upstream", &["io", "telemetry", "config", "clock", "flow", "policy", "units"]),
+    ("authn", &["io", "telemetry", "config", "clock", "identity", "units", "upstream"]),
+    ("server", &["authn", "io", "telemetry", "config", "clock", "identity", "units"]),
+    (
+        "breakglass",
+        &[
+            "server",
+            "authn",
+            "upstream",
+            "io",
+            "telemetry",
+            "config",
+            "clock",
+            "flow",
+            "policy",
+            "identity",
+            "units",
+        ],
+    ),
+    (
+        "gateway",
+        &[
+            "breakglass",
+            "server",
+            "authn",
+            "upstream",
+            "io",
+            "telemetry",
+            "config",
+            "clock",
+            "flow",
+            "policy",
+            "request",
+            "identity",
+            "units",
+        ],
+    ),
+    ("admin", &["telemetry", "config", "clock", "flow", "policy", "units"]),
+    ("demo", &["config", "clock", "policy", "request", "identity", "units"]),
+    (
+        "app",
+        &[
+            "admin",
+            "server",
+            "gateway",
+            "breakglass",
+            "authn",
+            "upstream",
+            "io",
+            "telemetry",
+            "config",
+            "clock",
+            "flow",
+            "policy",
+            "request",
+            "identity",
+            "units",
+        ],
+    ),
+    (
+        "cli",
+        &["app", "demo", "config", "telemetry", "policy", "flow", "request", "identity", "units", "clock"],
+    ),
+];
+
+/// The pure core decides; it does not wait, log, count or read a clock.
+const PURE: &[&str] = &["units", "identity", "request", "policy", "flow"];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "hyper",
+    "rustls",
+    "tracing",
+    "prometheus",
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "SystemTime",
+    "rand::",
+];
+
+/// Words that name nothing (docs/GLOSSARY.md says why).
+const NOT_NAMES: &[&str] = &["manager", "helper", "util", "utils", "misc", "admission"];
+
+#[test]
+fn modules_import_only_what_the_table_allows() {
+    let table: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let module = source.module();
+        let Some(allowed) = table.get(module.as_str()) else {
+            if !["lib", "main"].contains(&module.as_str()) {
+                wrong.push(format!("{}: module {module} is not in the import table", source.name));
+            }
+            continue;
+        };
+        for (number, line) in source.code() {
+            for target in imported_modules(line) {
+                if target != module && !allowed.contains(&target.as_str()) {
+                    wrong.push(format!("{}:{number}: {module} may not import {target}", source.name));
+                }
+            }
+        }
+    }
+    assert_none(&wrong, "the import table of docs/ARCHITECTURE.md");
+}
+
+#[test]
+fn the_pure_core_has_no_side_effects() {
+    let mut wrong = Vec::new();
+    for source in sources().into_iter().filter(|source| PURE.contains(&source.module().as_str())) {
+        for (number, line) in source.code() {
+            for word in IMPURE.iter().filter(|word| line.contains(*word)) {
+                wrong.push(format!("{}:{number}: {word} in the pure core", source.name));
+            }
+            if line.contains("governor") && !source.name.ends_with("flow/rate.rs") {
+                wrong.push(format!("{}:{number}: governor belongs to flow/rate.rs alone", source.name));
+            }
+        }
+    }
+    assert_none(&wrong, "a pure core");
+}
+
+#[test]
+fn files_and_functions_are_short_enough_to_read() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let lines = source.code().count();
+        if lines > FILE_LINES_MAX {
+            wrong.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", source.name));
+        }
+        for (number, name, length) in source.functions() {
+            if length > FUNCTION_LINES_MAX {
+                wrong.push(format!(
+                    "{}:{number}: fn {name} has {length} lines, at most {FUNCTION_LINES_MAX}",
+                    source.name
+                ));
+            }
+        }
+    }
+    assert_none(&wrong, "size limits (split by meaning, not by number)");
+}
+
+#[test]
+fn every_file_says_first_which_question_it_answers() {
+    let wrong: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| !source.text.starts_with("//! "))
+        .map(|source| format!("{}: does not start with a module header", source.name))
+        .collect();
+    assert_none(&wrong, "module headers");
+}
+
+#[test]
+fn names_mean_something() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (number, line) in source.code() {
+            let code = line.split("//").next().unwrap_or_default();
+            let outside_strings: String = code.split('"').step_by(2).collect();
+            for word in identifier_words(&outside_strings) {
+                if NOT_NAMES.contains(&word.as_str()) {
+                    wrong.push(format!("{}:{number}: the word {word:?} in a name", source.name));
+                }
+            }
+        }
+    }
+    assert_none(&wrong, "names (docs/GLOSSARY.md)");
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_metric_exists() {
+    let root = root();
+    let code = fs::read_to_string(root.join("src/telemetry/metrics.rs")).expect("metrics source");
+    let document = fs::read_to_string(root.join("docs/METRICS.md")).expect("docs/METRICS.md");
+    let registered: BTreeSet<String> = registered_metrics(&code);
+    assert!(registered.len() > 10, "the scan for metrics found only {registered:?}");
+    let documented: BTreeSet<String> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `spillway_"))
+        .filter_map(|rest| rest.split('`').next())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(registered, documented, "left: in the code; right: in docs/METRICS.md");
+}
+
+#[test]
+fn nothing_is_switched_off() {
+    let mut wrong = Vec::new();
+    for source in
+        sources_below("src").into_iter().chain(sources_below("tests")).chain(sources_below("benches"))
+    {
+        if source.name.ends_with("tests/tidy.rs") {
+            continue;
+        }
+        for (number, line) in source.text.lines().enumerate() {
+            for mark in ["#[ignore", "todo!(", "unimplemented!(", "FIXME", "XXX"] {
+                if line.contains(mark) {
+                    wrong.push(format!("{}:{}: {mark}", source.name, number + 1));
+                }
+            }
+        }
+    }
+    assert_none(&wrong, "finished work");
+}
+
+struct Source {
+    /// Path from the repository's root.
+    name: String,
+    text: String,
+}
+
+impl Source {
+    /// The top-level module this file belongs to.
+    fn module(&self) -> String {
+        let inner = self.name.trim_start_matches("src/");
+        inner.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned()
+    }
+
+    /// Numbered lines before the file's tests.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.text
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line))
+            .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+    }
+
+    /// Start line, name and length of every function, by indentation: rustfmt has put its closing brace under the
+    /// line where it began.
+    fn functions(&self) -> Vec<(usize, String, usize)> {
+        let lines: Vec<&str> = self.code().map(|(_, line)| line).collect();
+        let mut found = Vec::new();
+        for (index, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let Some(name) = function_name(line.trim_start()) else { continue };
+            let close = format!("{}}}", " ".repeat(indent));
+            let body = lines[index..].iter().position(|line| *line == close);
+            if let Some(length) = body {
+                found.push((index + 1, name, length + 1));
+            }
+        }
+        found
+    }
+}
+
+fn function_name(line: &str) -> Option<String> {
+    let mut rest = line;
+    for word in ["pub ", "pub(super) ", "pub(crate) ", "const ", "async ", "unsafe "] {
+        rest = rest.strip_prefix(word).unwrap_or(rest);
+    }
+    let name = rest.strip_prefix("fn ")?;
+    Some(name.split(['(', '<']).next().unwrap_or_default().to_owned())
+}
+
+fn imported_modules(line: &str) -> Vec<String> {
+    let code = line.split("//").next().unwrap_or_default();
+    let mut found = Vec::new();
+    for part in code.split("crate::").skip(1) {
+        let names = part.strip_prefix('{').map_or_else(
+            || vec![part],
+            |list| list.split('}').next().unwrap_or_default().split(',').map(str::trim).collect(),
+        );
+        for name in names {
+            let module: String =
+                name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            if !module.is_empty() && module.chars().next().is_some_and(char::is_lowercase) {
+                found.push(module);
+            }
+        }
+    }
+    found
+}
+
+fn identifier_words(code: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for identifier in code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+        // Crates of others may be called what they like.
+        if ["hyper_util", "http_body_util", "tokio_util", "futures_util"].contains(&identifier) {
+            continue;
+        }
+        let mut word = String::new();
+        for c in identifier.chars() {
+            if (c == '_' || c.is_ascii_uppercase()) && !word.is_empty() {
+                words.push(std::mem::take(&mut word));
+            }
+            if c != '_' {
+                word.push(c.to_ascii_lowercase());
+            }
+        }
+        words.push(word);
+    }
+    words
+}
+
+fn registered_metrics(code: &str) -> BTreeSet<String> {
+    let flat = code.replace('\n', " ");
+    let mut names = BTreeSet::new();
+    for call in [".counters(", ".counter(", ".gauges(", ".gauge(", ".histograms(", ".histogram("] {
+        for part in flat.split(call).skip(1) {
+            if let Some(name) = part.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()) {
+                names.insert(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+fn sources() -> Vec<Source> {
+    sources_below("src")
+}
+
+fn sources_below(folder: &str) -> Vec<Source> {
+    let root = root();
+    let mut files = Vec::new();
+    collect(&root.join(folder), &mut files);
+    files.sort();
+    files
+        .into_iter()
+        .map(|path| Source {
+            name: path.strip_prefix(&root).expect("below the root").display().to_string(),
+            text: fs::read_to_string(&path).expect("a readable source file"),
+        })
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn assert_none(wrong: &[String], rule: &str) {
+    assert!(wrong.is_empty(), "against {rule}:\n{}", wrong.join("\n"));
+}

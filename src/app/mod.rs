@@ -1,1 +1,277 @@
 //! How do the parts become a running proxy?
+//!
+//! Order of a start: read every file, bind every address, then start threads, the break-glass lane first. Whatever is
+//! wrong is found before anything runs, so a failed start leaves nothing behind. The control thread owns everything
+//! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
+
+mod control;
+mod settings;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use self::control::Control;
+use crate::authn::{Authenticator, AuthnError, MaterialError};
+use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
+use crate::clock;
+use crate::config::{self, ProxyConfiguration, TrafficPolicy};
+use crate::flow::{Ceiling, Scheduler};
+use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
+use crate::policy::{Lane, Policy, PolicyError};
+use crate::server::{
+    BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tls, TlsError,
+};
+use crate::telemetry::Metrics;
+use crate::upstream::{self, Forward, Pools, Stats, Via};
+
+pub use self::settings::log_format;
+
+/// The proxy could not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+    /// Credentials cannot be checked with what was configured.
+    #[error(transparent)]
+    Authn(#[from] AuthnError),
+    /// A serving certificate is not usable.
+    #[error("listener {listener}: {source}")]
+    Tls {
+        /// Which listener.
+        listener: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// An address is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The metrics address is taken.
+    #[error(transparent)]
+    Metrics(#[from] crate::admin::BindError),
+    /// The break-glass lane cannot open.
+    #[error(transparent)]
+    BreakGlass(#[from] LaneError),
+    /// The rules cannot be in force together.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The upstream's name cannot be in a certificate.
+    #[error(
+        "upstreams.tls.serverName: {0:?} is neither a DNS name nor an IP address; kubeadm's certificates hold \"kubernetes\""
+    )]
+    ServerName(String),
+    /// TLS towards the apiserver cannot be set up.
+    #[error("towards the apiserver: {0}")]
+    Upstream(#[from] upstream::TlsError),
+    /// Two metrics collide.
+    #[error("metrics: {0}; this build of spillway is broken, use another")]
+    Registry(#[from] prometheus::Error),
+    /// A thread cannot be created.
+    #[error(transparent)]
+    Threads(#[from] crate::server::StartError),
+    /// The control thread cannot be created.
+    #[error(
+        "cannot start the control thread: {0}; check the limits on threads (ulimit -u) and files (ulimit -n)"
+    )]
+    Control(std::io::Error),
+}
+
+/// Every address the proxy listens on.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Listener name and address.
+    pub listeners: Vec<(String, SocketAddr)>,
+    /// The break-glass lane, where there is one.
+    pub break_glass: Option<SocketAddr>,
+    /// Metrics and health.
+    pub metrics: SocketAddr,
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, address) in &self.listeners {
+            writeln!(f, "{name} {address}")?;
+        }
+        if let Some(address) = self.break_glass {
+            writeln!(f, "break-glass {address}")?;
+        }
+        writeln!(f, "metrics {}", self.metrics)
+    }
+}
+
+/// A running proxy. Dropping it cuts everything off; [`Running::drain`] ends it in peace.
+pub struct Running {
+    addresses: Addresses,
+    grace: Duration,
+    control: Control,
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Ends it: readiness turns false, connections are told to go, watches end spread over the grace period.
+    pub fn drain(self) {
+        self.control.end(self.grace);
+    }
+
+    /// Waits for SIGTERM or SIGINT, then drains.
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub fn until_signal(self) -> std::io::Result<()> {
+        control::wait_for_signal()?;
+        tracing::info!(grace = ?self.grace, "draining");
+        self.drain();
+        tracing::info!("drained");
+        Ok(())
+    }
+}
+
+/// What was read and bound before anything runs.
+struct Prepared {
+    listeners: Vec<Listener>,
+    break_glass: Option<BoundLane>,
+    metrics: std::net::TcpListener,
+    shared: Arc<Shared>,
+    upstream: upstream::Settings,
+    gate: Arc<Gate>,
+}
+
+/// Starts the proxy that the two configurations describe.
+///
+/// # Errors
+/// Whatever is wrong with files, addresses or threads; nothing is left running then.
+pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Running, StartError> {
+    let prepared = prepare(proxy, policy)?;
+    let drain = prepared.shared.drain.clone();
+    let gate = Arc::clone(&prepared.gate);
+    let stats = ShardStats::default();
+    let mut addresses = Addresses {
+        listeners: prepared.listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect(),
+        break_glass: prepared.break_glass.as_ref().map(BoundLane::address),
+        metrics: prepared.metrics.local_addr().unwrap_or(proxy.metrics.address),
+    };
+    addresses.listeners.sort();
+
+    let inside = control::Inside {
+        gate: Arc::clone(&gate),
+        metrics: Arc::clone(&prepared.shared.metrics),
+        stats: stats.clone(),
+    };
+    let mut control = Control::start(prepared.metrics, inside, &prepared.upstream)?;
+    if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
+        let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
+        let entrance = Entrance::BreakGlass(reserve);
+        let factory = factory(&prepared.shared, entrance, &prepared.upstream, &stats);
+        control.keep_break_glass(lane.start(&drain, factory)?);
+    }
+    let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
+    control.keep_server(Server::start(
+        settings::threads(proxy.runtime),
+        prepared.listeners,
+        &drain,
+        &factory,
+    )?);
+    control.ready();
+    Ok(Running { addresses, grace: proxy.drain.grace_period, control })
+}
+
+fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepared, StartError> {
+    let upstream = settings::upstream(proxy)?;
+    let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
+    let listeners = bind_listeners(proxy, &authenticator)?;
+    let break_glass = proxy
+        .break_glass
+        .as_ref()
+        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane)))
+        .transpose()?;
+    let metrics = crate::admin::bind(proxy.metrics.address)?;
+    let scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
+    let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
+    let shared = Arc::new(Shared {
+        authenticator,
+        policy: ArcSwap::from_pointee(policy),
+        metrics: Arc::new(Metrics::new()?),
+        access_log: settings::access_log(proxy.logging.access),
+        drain: Drain::new(),
+    });
+    Ok(Prepared { listeners, break_glass, metrics, shared, upstream, gate: Gate::new(scheduler) })
+}
+
+fn bind_listeners(
+    proxy: &ProxyConfiguration,
+    authenticator: &Authenticator,
+) -> Result<Vec<Listener>, StartError> {
+    let bind = |listener: &config::Listener| {
+        let tls = Tls::new(&settings::tls(&listener.tls), authenticator.authority())
+            .map_err(|source| StartError::Tls { listener: listener.name.clone(), source })?;
+        // One name a listener, once a process: a bounded leak buys labels without reference counts.
+        let name: &'static str = listener.name.clone().leak();
+        let settings = settings::server(proxy, listener);
+        Ok(Listener::bind(name, listener.address, settings, Arc::new(tls), Placement::OwnThread)?)
+    };
+    proxy.listeners.iter().map(bind).collect()
+}
+
+/// Connection counters of every shard, collected as the shards start.
+#[derive(Clone, Default)]
+struct ShardStats(Arc<Mutex<Vec<Arc<Stats>>>>);
+
+/// Makes each shard's gateway on that shard's own thread, with upstream connections of its own.
+fn factory(
+    shared: &Arc<Shared>,
+    entrance: Entrance,
+    upstream: &upstream::Settings,
+    stats: &ShardStats,
+) -> HandlerFactory {
+    let (shared, upstream, stats) = (Arc::clone(shared), upstream.clone(), stats.clone());
+    Arc::new(move |context: &ShardContext| -> Arc<dyn Handler> {
+        #[expect(clippy::expect_used, reason = "Control::start made a dialer from the same settings before")]
+        let pools = Pools::new(&upstream, Arc::clone(&context.flusher)).expect("settings that worked before");
+        stats.0.lock().push(Arc::clone(pools.stats()));
+        let pools = Arc::new(pools);
+        if entrance.is_break_glass() {
+            tokio::spawn(keep_warm(Arc::clone(&pools)));
+        }
+        let forward: Arc<dyn Forward> = pools;
+        Arc::new(Gateway::new(Arc::clone(&shared), entrance.clone(), forward))
+    })
+}
+
+/// Break-glass must not begin with a handshake that has to queue behind a storm.
+async fn keep_warm(pools: Arc<Pools>) {
+    if let Err(error) = pools.warm(Lane::BreakGlass, Via::FrontProxy).await {
+        tracing::warn!(%error, "break-glass: no connection to the apiserver yet; trying again in the background");
+    }
+}
+
+/// Seeds hashes and jitter differently in every process, so that nobody can aim at a queue.
+fn seed() -> u64 {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    high ^ low
+}
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // `transparent` and `{source}` levels already carry their cause's text.
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

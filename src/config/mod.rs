@@ -1,1 +1,7 @@
 //! What did the operator ask for, and is it sane?
+
+mod proxy;
+mod traffic;
+
+pub use proxy::*;
+pub use traffic::*;

@@ -1,1 +1,57 @@
 //! Admit, wait or shed?
+//!
+//! The [`Scheduler`] is the heart of spillway: a plain state machine that is told what happens and when, and answers
+//! at once. It does no I/O, reads no clock, logs nothing and draws chance from a seed, so the very object
+//! that guards an apiserver also runs in a simulator, and equal inputs give equal traces.
+//!
+//! **Theory.** Seats measure work in progress; a request takes 1 to 16 by what its kind cost before (`estimate`).
+//! At most L seats are in use. L follows **pressure** (`pressure`, `limit`): how many times slower than in calm the
+//! apiserver answers, per kind of call, as a weighted median, and only beyond the objectives that somebody would
+//! notice. Lanes share L by **trunk reservation** with floors (`seats`): the lower a lane, the earlier it meets its
+//! ceiling, so telemetry gives way first and node leases last, with no seat idle while only low lanes ask. Heavy
+//! requests of all lanes share a budget: it contains the culprit that no rule names. Inside a lane flows are
+//! served by virtual time in seat-seconds (`queue`), one client is bounded while others want the lane (`clients`),
+//! and a wait has an end. Who is refused learns when to return, sized by the backlog (`retry`). When the
+//! apiserver goes away and returns, lanes re-enter in order (`recovery`).
+//!
+//! Departures from API Priority and Fairness: the total is not fixed but measured; lanes are ordered, not only
+//! weighted; estimates learn. From the limiters of Netflix and Envoy: no global minimum of latency to mistake, no
+//! probing by starving. Left out so far: controllability test, pacing below one heavy request, memory budget, cohorts.
+//!
+//! The caller holds one lock around every call, keeps the [`Ticket`] in a guard that calls [`Scheduler::cancel`] when
+//! dropped, calls [`Scheduler::tick`] every [`TICK`], and [`Scheduler::wake`] at [`Scheduler::next_wake`].
+
+mod ceiling;
+mod clients;
+mod decision;
+mod estimate;
+mod key;
+mod lanes;
+mod limit;
+mod pressure;
+mod queue;
+mod random;
+mod rate;
+mod recovery;
+mod retry;
+mod scheduler;
+mod seats;
+mod settings;
+mod snapshot;
+mod tick;
+mod tickets;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+pub use ceiling::{Ceiling, CeilingSettings};
+pub use decision::{Arrival, Decision, End, Kind, Outcome, Reason, Refusal, Ticket, Verdict};
+pub use key::{Encoding, Key};
+pub use pressure::{BROWN, CALM, Probe, Probes};
+pub use recovery::State;
+pub use scheduler::Scheduler;
+pub use seats::HEAVY_SEATS;
+pub use settings::{LimitSettings, Objectives, Settings};
+pub use snapshot::{LaneSnapshot, Snapshot};
+pub use tick::TICK;

@@ -1,1 +1,293 @@
-//! The request path.
+//! The request path: from a client's request head to the last byte of its answer.
+//!
+//! `Path::serve` tells the order (DESIGN section 4): clean → authenticate → understand → classify → decide →
+//! forward → answer. Each step lives in a file of its own and can only refuse or pass on. The decision is one
+//! explicit call that returns a guard, not a tower layer: a layer that reserves in `poll_ready` leaks what it
+//! reserved when the caller goes away.
+
+mod body;
+mod exchange;
+mod gate;
+mod headers;
+mod outgoing;
+mod refuse;
+mod resolved;
+mod tunnel;
+mod turn;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{ACCEPT, HeaderMap, HeaderValue, USER_AGENT};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use self::body::{Body, Flowing, Watching};
+use self::exchange::Exchange;
+use self::headers::{AUDIT_ID, Wishes};
+use self::resolved::Resolved;
+use self::turn::Turn;
+use crate::authn::{Authenticator, Caller};
+use crate::clock;
+use crate::flow::{Arrival, Encoding, End, Key, Kind, Reason};
+use crate::policy::{Class, Hints, Policy};
+use crate::request::{DecodedPath, RequestInfo, Verb};
+use crate::server::{Connection, Drain, Handler, ServerBody};
+use crate::telemetry::{AccessLog, Answerer, Metrics};
+use crate::upstream::{self, Forward, ResponseBody, Route, Traffic};
+
+pub use self::gate::Gate;
+pub use self::turn::{Entrance, Reserve};
+
+/// What every shard's gateway shares.
+pub struct Shared {
+    /// Who is calling?
+    pub authenticator: Arc<Authenticator>,
+    /// Which lane? Swapped whole when the policy changes.
+    pub policy: ArcSwap<Policy>,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// Which requests get a log line.
+    pub access_log: AccessLog,
+    /// Tells streams when to end at shutdown.
+    pub drain: Drain,
+}
+
+/// One shard's request path.
+pub struct Gateway(Arc<Path>);
+
+struct Path {
+    shared: Arc<Shared>,
+    entrance: Entrance,
+    upstream: Arc<dyn Forward>,
+}
+
+/// What a request turned out to be.
+struct Understood {
+    verb: Verb,
+    class: Class,
+    traffic: Traffic,
+    arrival: Arrival,
+}
+
+/// An answer of our own, before anything went upstream.
+struct Refused {
+    reason: Reason,
+    response: Response<Body>,
+}
+
+impl Gateway {
+    /// A gateway that lets requests in by `entrance` and forwards them over `upstream`.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, entrance: Entrance, upstream: Arc<dyn Forward>) -> Self {
+        Self(Arc::new(Path { shared, entrance, upstream }))
+    }
+}
+
+impl Path {
+    async fn serve(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
+        let mut exchange = Exchange::new(connection, &request);
+        let response = match self.prepare(&mut exchange, &mut request) {
+            Ok((understood, resolved)) => {
+                match self.entrance.enter(exchange.arrived, &understood.arrival).await {
+                    Ok((turn, queued)) => {
+                        exchange.queued = queued;
+                        self.forward(&mut exchange, turn, request, &resolved, understood.traffic).await
+                    }
+                    Err(refusal) => {
+                        exchange.answerer = Answerer::Refused(refusal.reason);
+                        refuse::shed(&refusal, &exchange.audit_id)
+                    }
+                }
+            }
+            Err(refused) => {
+                exchange.answerer = Answerer::Failed(refused.reason);
+                refused.response
+            }
+        };
+        exchange.tell(&self.shared, response.status());
+        response
+    }
+
+    /// Everything that needs no waiting: clean, authenticate, understand, classify.
+    fn prepare(
+        &self,
+        exchange: &mut Exchange,
+        request: &mut Request<Incoming>,
+    ) -> Result<(Understood, Arc<Resolved>), Refused> {
+        let malformed = |exchange: &Exchange, message: &str| Refused {
+            reason: Reason::Malformed,
+            response: refuse::bad_request(message, &exchange.audit_id),
+        };
+        let unauthorized = |exchange: &Exchange| Refused {
+            reason: Reason::Unauthenticated,
+            response: refuse::unauthorized(&exchange.audit_id),
+        };
+        let wishes = headers::clean_request(request.headers_mut())
+            .map_err(|error| malformed(exchange, &error.to_string()))?;
+        let caller = self
+            .shared
+            .authenticator
+            .caller(&exchange.connection.certificate, request.headers(), clock::wall())
+            .map_err(|refused| match refused.status() {
+                StatusCode::UNAUTHORIZED => unauthorized(exchange),
+                _ => malformed(exchange, &refused.to_string()),
+            })?;
+        let policy = self.shared.policy.load_full();
+        let resolved = resolved::of(&caller, &policy).map_err(|_| unauthorized(exchange))?;
+        let understood = self.understand(&policy, &caller, &resolved, request, wishes);
+        exchange.caller = Some(caller);
+        let understood = understood.map_err(|message| malformed(exchange, message))?;
+        exchange.lane = understood.class.lane;
+        exchange.verb = understood.verb;
+        exchange.rule = Some((policy, understood.class.rule));
+        Ok((understood, resolved))
+    }
+
+    fn understand(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        resolved: &Resolved,
+        request: &Request<Incoming>,
+        wishes: Wishes,
+    ) -> Result<Understood, &'static str> {
+        if request.method() == Method::CONNECT {
+            return Err("CONNECT is not a Kubernetes request; kubectl port-forward uses pods/portforward");
+        }
+        let path =
+            DecodedPath::new(request.uri().path()).map_err(|_| "the path has a malformed percent escape")?;
+        let info = RequestInfo::new(request.method().as_str(), &path, request.uri().query())
+            .map_err(|_| "the path ends where kube-apiserver expects a resource")?;
+        let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+        let hints = Hints { user_agent, impersonates: wishes.impersonates };
+        let class = policy.classify(&caller.identity, resolved.subjects, &info, &hints);
+        let (traffic, kind) = if wishes.upgrade {
+            (Traffic::Upgrade, Kind::Streaming)
+        } else if info.verb == Verb::Watch {
+            (Traffic::Watch, Kind::Watch)
+        } else if info.is_long_running() {
+            // `logs -f` and proxied streams share the long-lived connections with watches.
+            (Traffic::Watch, Kind::Streaming)
+        } else {
+            (Traffic::Short, Kind::Short)
+        };
+        let key = Key::of(&info, encoding(request.headers()));
+        let arrival = Arrival {
+            lane: class.lane,
+            flow: class.flow.0,
+            client: class.client.0,
+            key,
+            kind,
+            exempt: class.exempt,
+        };
+        Ok(Understood { verb: info.verb, class, traffic, arrival })
+    }
+
+    /// Sends an admitted request on and dresses its answer.
+    async fn forward(
+        &self,
+        exchange: &mut Exchange,
+        turn: Turn,
+        mut request: Request<Incoming>,
+        resolved: &Resolved,
+        traffic: Traffic,
+    ) -> Response<Body> {
+        let client_upgrade = (traffic == Traffic::Upgrade).then(|| hyper::upgrade::on(&mut request));
+        let outgoing = match outgoing::build(request, exchange, resolved) {
+            Ok(outgoing) => outgoing,
+            Err(message) => {
+                exchange.answerer = Answerer::Failed(Reason::Malformed);
+                return refuse::bad_request(message, &exchange.audit_id);
+            }
+        };
+        let sent = clock::now();
+        self.shared.metrics.overhead(sent.since(exchange.arrived).saturating_sub(exchange.queued));
+        let route = Route { lane: exchange.lane, via: resolved.via, traffic };
+        match self.upstream.forward(outgoing, route).await {
+            Ok(response) => {
+                let answered = clock::now();
+                exchange.upstream = answered.since(sent);
+                exchange.answered = Some(answered);
+                turn.first_byte(answered);
+                self.answer(exchange, response, turn, traffic, client_upgrade)
+            }
+            Err(error) => {
+                turn.finish(End::Dropped, 0);
+                exchange.answerer = Answerer::Failed(match error.kind {
+                    upstream::Kind::FirstByteTimeout => Reason::Deadline,
+                    upstream::Kind::BadRequest | upstream::Kind::RequestBody => Reason::Malformed,
+                    _ => Reason::UpstreamUnavailable,
+                });
+                refuse::upstream_failed(&error, exchange.verb == Verb::Watch, &exchange.audit_id)
+            }
+        }
+    }
+
+    /// The apiserver's answer as the client gets it; the turn goes into its body, or into the tunnel.
+    fn answer(
+        &self,
+        exchange: &Exchange,
+        response: Response<ResponseBody>,
+        turn: Turn,
+        traffic: Traffic,
+        client_upgrade: Option<OnUpgrade>,
+    ) -> Response<Body> {
+        let (mut parts, body) = response.into_parts();
+        let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        headers::clean_response(&mut parts.headers, switched);
+        parts.headers.entry(AUDIT_ID).or_insert_with(|| exchange.audit_id.clone());
+        if parts.status == StatusCode::UNAUTHORIZED
+            && let Some(key) = exchange.caller.as_ref().and_then(|caller| caller.token_key.as_ref())
+        {
+            self.shared.authenticator.demote(key, clock::wall());
+        }
+        if switched {
+            let upstream_upgrade = parts.extensions.remove::<OnUpgrade>();
+            if let (Some(client), Some(upstream)) = (client_upgrade, upstream_upgrade) {
+                let ends = tunnel::Ends { client, upstream };
+                let drained = self.shared.drain.deadline_for_stream();
+                tokio::spawn(tunnel::join(ends, turn, drained, Arc::clone(&exchange.connection)));
+            }
+            return Response::from_parts(parts, Body::full(Bytes::new()));
+        }
+        parts.extensions.clear();
+        let end = match parts.status.as_u16() {
+            429 | 500..=599 => End::Dropped,
+            400..=499 => End::Ignored,
+            _ => End::Success,
+        };
+        let watch = (traffic == Traffic::Watch)
+            .then(|| Watching { quiet: false, drained: self.shared.drain.deadline_for_stream() });
+        Response::from_parts(parts, Body::flowing(Flowing { body, turn: Some(turn), end, watch, bytes: 0 }))
+    }
+}
+
+/// How the answer will be written, as far as it changes the cost.
+fn encoding(headers: &HeaderMap) -> Encoding {
+    let accept = headers.get(ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
+    let says = |word: &[u8]| accept.windows(word.len()).any(|part| part == word);
+    if says(b"as=Table") {
+        Encoding::Table
+    } else if says(b"as=PartialObjectMetadata") {
+        Encoding::Metadata
+    } else if accept.starts_with(b"application/vnd.kubernetes.protobuf") {
+        Encoding::Protobuf
+    } else {
+        Encoding::Json
+    }
+}
+
+impl Handler for Gateway {
+    fn handle(
+        &self,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> BoxFuture<'static, Response<ServerBody>> {
+        let path = Arc::clone(&self.0);
+        Box::pin(async move { path.serve(&connection, request).await.map(ServerBody::new) })
+    }
+}

@@ -20,10 +20,9 @@ hash=$(sources | xargs sha256sum | sha256sum | cut -c1-16)
 base="${XDG_CACHE_HOME:-$HOME/.cache}/spillway"
 directory="$base/cluster-$hash"
 
-if [[ -d $directory ]]; then
-    echo "$directory"
-    exit 0
-fi
+# Says where the programs are. The touch keeps a build in use from the clean-up below.
+finish() { touch "$directory"; echo "$directory"; exit 0; }
+if [[ -d $directory ]]; then finish; fi
 
 command -v go >/dev/null || die "Go is not installed. Go 1.24 or newer builds the real Kubernetes programs: https://go.dev/dl/"
 export GOTOOLCHAIN=local CGO_ENABLED=0
@@ -34,10 +33,7 @@ minor=$(sed -nE 's/^go1\.([0-9]+).*/\1/p' <<<"$version")
 mkdir -p "$base"
 exec 9>"$base/cluster.lock"
 flock 9
-if [[ -d $directory ]]; then
-    echo "$directory"
-    exit 0
-fi
+if [[ -d $directory ]]; then finish; fi
 
 # Without a version the server calls itself v0.0.0, and clients that compare versions misbehave.
 flags="-s -w"
@@ -55,4 +51,6 @@ done
 chmod 755 "$temporary"
 mv -T "$temporary" "$directory"
 say "done in $((SECONDS - started)) s"
-echo "$directory"
+# A build is 440 MB, and each version of the sources leaves one.
+find "$base" -maxdepth 1 -name 'cluster-????????????????' -mtime +30 -exec rm -rf {} +
+finish

@@ -75,10 +75,11 @@ fn streams_reach_the_fake_kubelet_and_come_back() {
     let admin = cluster.admin_kubeconfig();
     for web_sockets in ["true", "false"] {
         exec(&cluster, &admin, web_sockets);
+        attach(&cluster, &admin, web_sockets);
+        port_forward(&cluster, &admin, web_sockets);
     }
     copy(&cluster, &admin);
     logs(&cluster, &admin);
-    port_forward(&cluster, &admin);
 }
 
 /// `kubectl exec` over WebSocket (today's default) and over SPDY.
@@ -94,20 +95,30 @@ fn exec(cluster: &Cluster, kubeconfig: &Path, web_sockets: &str) {
     assert_eq!(run(&["exit", "42"]).output().unwrap().status.code(), Some(42));
     assert_eq!(run(&["sh", "-c", "true"]).output().unwrap().status.code(), Some(127));
     let long = run(&["bytes", "3000000"]).output().unwrap();
-    assert_eq!(long.stdout.len(), 3_000_000);
+    assert_eq!(long.stdout.len(), 3_000_000, "WebSocket: {web_sockets}, {:?}", long.status);
 
-    let mut cat = run(&["cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut input = cat.stdin.take().unwrap();
-    let mut output = BufReader::new(cat.stdout.take().unwrap());
+    repeats_each_line(&mut run(&["cat"]));
+}
+
+fn attach(cluster: &Cluster, kubeconfig: &Path, web_sockets: &str) {
+    let mut command = cluster.kubectl_command(kubeconfig);
+    command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", web_sockets);
+    repeats_each_line(command.args(["attach", "-i", "-q", FAKE_POD]));
+}
+
+/// Each line comes back before the next is sent: both directions are open at once.
+fn repeats_each_line(command: &mut Command) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
     for line in ["first\n", "second\n"] {
-        // Each line comes back before the next is sent: both directions are open at once.
         input.write_all(line.as_bytes()).unwrap();
         let mut back = String::new();
         output.read_line(&mut back).unwrap();
         assert_eq!(back, line);
     }
     drop(input);
-    assert!(cat.wait().unwrap().success());
+    assert!(child.wait().unwrap().success());
 }
 
 fn copy(cluster: &Cluster, kubeconfig: &Path) {
@@ -131,9 +142,10 @@ fn logs(cluster: &Cluster, kubeconfig: &Path) {
     assert_eq!(last, "line 15");
 }
 
-fn port_forward(cluster: &Cluster, kubeconfig: &Path) {
+fn port_forward(cluster: &Cluster, kubeconfig: &Path, web_sockets: &str) {
     let (echo, web) = (free_port(), free_port());
     let mut command = cluster.kubectl_command(kubeconfig);
+    command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", web_sockets);
     command.args(["port-forward", FAKE_POD, &format!("{echo}:7"), &format!("{web}:80")]);
     let forward = command.stdout(Stdio::null()).spawn().unwrap();
     let exchange = |port: u16, sent: &str| {

@@ -19,6 +19,7 @@
 #![allow(clippy::disallowed_methods, clippy::expect_used)]
 
 mod client;
+mod front;
 mod parts;
 mod pki;
 mod process;
@@ -38,11 +39,12 @@ use tempfile::TempDir;
 #[allow(unused_imports)]
 pub(crate) use self::{
     client::Credential,
+    front::Front,
     parts::{FAKE_NODE, FAKE_POD},
     pki::{Pair, Paths, Pki},
     process::{Process, free_port, tail, wait_for},
 };
-use process::{Guardian, stop_all};
+use process::{FAREWELL, Guardian, stop_all};
 
 /// How long etcd and kube-apiserver may take, on a busy machine.
 const READY: Duration = Duration::from_secs(90);
@@ -158,7 +160,7 @@ impl Cluster {
         *processes = stay;
         drop(processes);
         assert!(!gone.is_empty(), "expected a running part called {name}");
-        stop_all(&mut gone);
+        stop_all(&mut gone, FAREWELL);
     }
 
     /// Sends a signal to the part: `STOP` and `CONT` freeze and thaw it, `KILL` plays the OOM killer.
@@ -280,7 +282,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        stop_all(&mut self.processes());
+        // kube-apiserver would wait for its watchers; but what it keeps is about to be removed.
+        stop_all(&mut self.processes(), Duration::from_millis(200));
     }
 }
 

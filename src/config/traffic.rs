@@ -1,0 +1,89 @@
+//! Who goes first, and how much may each take? The types behind `kind: TrafficPolicy`.
+//!
+//! All of it is hot: a new file takes effect for the next request. Lanes that a file does not mention keep their
+//! defaults, and its rules come before the default rules unless it says otherwise.
+
+use std::time::Duration;
+
+use crate::policy::{Lane, LaneSettings, Rule};
+
+/// The embedded default: the lanes and rules a cluster gets when nobody says anything.
+pub const DEFAULT_POLICY_YAML: &str = include_str!("../../config/policy.yaml");
+
+/// Lanes, rules and the limit's bounds, complete: defaults are filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrafficPolicy {
+    /// Its name in metrics and logs.
+    pub name: String,
+    /// What each lane may use, by [`Lane::index`].
+    pub lanes: [LaneSettings; Lane::COUNT],
+    /// First match wins. At most 128, default rules included.
+    pub rules: Vec<Rule>,
+    /// The limit and what counts as calm.
+    pub overload: OverloadSettings,
+}
+
+impl TrafficPolicy {
+    /// What each lane may use, by [`Lane::index`].
+    #[must_use]
+    pub const fn lanes(&self) -> [LaneSettings; Lane::COUNT] {
+        self.lanes
+    }
+}
+
+/// Whether the embedded default rules follow a file's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultRules {
+    /// They come after the file's own.
+    #[default]
+    Append,
+    /// The file's rules are all there are.
+    Omit,
+}
+
+/// The limit and what counts as calm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OverloadSettings {
+    /// Bounds of the limit L.
+    pub limit: LimitBounds,
+    /// Times to first byte below which a request counts as calm, however slow it is against its own baseline.
+    pub objectives: Objectives,
+}
+
+/// Bounds of L, the seats that may be in use at kube-apiserver at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitBounds {
+    /// L never falls below. Default 10, range 1 to 10,000. The lanes' floors are what protects at this point.
+    pub min: u32,
+    /// L never rises above. Default 1,000, range `min` to 10,000. kube-apiserver's own in-flight limits are 400 + 200.
+    pub max: u32,
+    /// L at start, before anything is learnt. Default 64, range `min` to `max`.
+    pub initial: u32,
+}
+
+impl Default for LimitBounds {
+    fn default() -> Self {
+        Self { min: 10, max: 1_000, initial: 64 }
+    }
+}
+
+/// Times to first byte that count as calm. Range of each: 10 ms to 120 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Objectives {
+    /// Requests for one object. Default 250 ms.
+    pub object: Duration,
+    /// Lists of one namespace. Default 2 s.
+    pub namespace: Duration,
+    /// Lists of the whole cluster. Default 10 s.
+    pub cluster: Duration,
+}
+
+impl Default for Objectives {
+    fn default() -> Self {
+        Self {
+            object: Duration::from_millis(250),
+            namespace: Duration::from_secs(2),
+            cluster: Duration::from_secs(10),
+        }
+    }
+}

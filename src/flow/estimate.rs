@@ -1,0 +1,251 @@
+//! How many seats will this call take?
+//!
+//! Idea: calls of one [`Key`] cost alike, so the history of the key prices the next one. A fixed table remembers,
+//! per key, the calm time to first byte and the mean size of the answer; seats = max(time / 50 ms, bytes / 100 kB).
+//! A key without history is priced by its family (resource, verb, scope), a family without history by the prior of
+//! its shape, which is biased up. The table never grows: when no place is free, and none is stale, the key
+//! lives on its family, and its samples go to a last-resort window of its shape.
+//!
+//! Time is learnt only while the server is calm (`pressure` says when); bytes at any time, because a LIST is as
+//! large in a storm as before it. Only calls that ended well enter the table, so guessed URLs cannot fill it.
+//! Theory: facts of APF (100 kB is its unit of LIST work since 1.34); EWMA with weight 1/min(n, 64).
+
+use std::time::Duration;
+
+use super::key::{Key, Shape};
+use super::window::Window;
+use crate::units::{SeatSeconds, Seats};
+
+/// Keys and families remembered: a cluster with 100 CRDs and five ways to read each uses half of it.
+const SLOTS: usize = 4096;
+/// Places looked at for one key: a table half full then fails for one key in some hundreds.
+const PROBES: usize = 8;
+/// Samples that make a history; fewer only raise the prior.
+const HISTORY: u32 = 3;
+/// Oldest weight of the running means: the last 64 calls count.
+const MEMORY: u32 = 64;
+/// Ticks without use (an hour) after which a key may lose its place to another.
+const STALE_TICKS: u32 = 4 * 3600;
+/// Upstream time that makes one seat: 20 such calls a second keep one seat busy.
+pub(super) const MICROS_PER_SEAT: f32 = 50_000.0;
+/// Answer bytes that make one seat: APF's unit for LISTs since Kubernetes 1.34.
+const BYTES_PER_SEAT: f32 = 100_000.0;
+/// How far a calm baseline goes down towards a better reading: quickly, a fast answer cannot be luck.
+const DOWN: f32 = 0.3;
+/// How far it goes up towards a worse one, a tick: about two minutes, so that a storm cannot teach it.
+const UP: f32 = 0.002;
+/// How far a family follows its members.
+const FAMILY: f32 = 0.25;
+
+/// What a call is expected to need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Estimate {
+    /// 1 to 16.
+    pub(super) seats: Seats,
+    /// The work that fair queues charge in advance.
+    pub(super) work: SeatSeconds,
+}
+
+/// Where the samples of a key go: a place in the table or the last resort of its shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u16);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    /// The key's hash; 0 is an empty place.
+    tag: u64,
+    /// The hash of its family; 0 for a family itself.
+    family: u64,
+    /// Calm time to first byte in microseconds; 0 is not yet known.
+    baseline: f32,
+    /// Mean size of the answer.
+    bytes: f32,
+    /// Calls that ended well.
+    calls: u32,
+    used: u32,
+}
+
+/// The recent times of a place and what they said when they were last read.
+#[derive(Clone, Debug)]
+pub(super) struct Recent {
+    pub(super) shape: Shape,
+    pub(super) window: Window,
+    /// Times slower than calm, at `read`.
+    pub(super) slowdown: f64,
+    pub(super) weight: f64,
+    /// The tick of the last reading.
+    pub(super) read: Option<u32>,
+    active: bool,
+}
+
+/// The fixed table of what calls cost.
+#[derive(Debug)]
+pub(super) struct Estimates {
+    entries: Vec<Entry>,
+    recent: Vec<Recent>,
+    /// Places with samples or a fresh reading: what a tick has to look at.
+    active: Vec<u16>,
+}
+
+impl Estimates {
+    pub(super) fn new() -> Self {
+        let places = SLOTS + Shape::COUNT;
+        let recent = Recent {
+            shape: Shape::Object,
+            window: Window::default(),
+            slowdown: 1.0,
+            weight: 0.0,
+            read: None,
+            active: false,
+        };
+        Self {
+            entries: vec![Entry::default(); places],
+            recent: vec![recent; places],
+            active: Vec::with_capacity(places),
+        }
+    }
+
+    /// The seats and work of the next call with this key.
+    pub(super) fn estimate(&self, key: &Key) -> Estimate {
+        let known = |tag| self.find(tag).map_or(Entry::default(), |place| self.entries[place]);
+        let exact = known(key.exact);
+        if exact.calls >= HISTORY && exact.baseline > 0.0 {
+            return Estimate::of(exact.seats(), exact.baseline);
+        }
+        // Without a history of its own every hint may only raise the price.
+        let family = known(key.family);
+        let seats = exact.seats().max(family.seats()).max(u32::from(key.prior));
+        Estimate::of(seats, exact.baseline.max(family.baseline))
+    }
+
+    /// Where the samples of this key go, if it has a place.
+    pub(super) fn place(&self, key: &Key) -> Option<Place> {
+        self.find(key.exact).and_then(|place| u16::try_from(place).ok()).map(Place)
+    }
+
+    /// Where the samples of this key go: its place, or the last resort of its shape.
+    pub(super) fn place_or_shape(&self, key: &Key) -> Place {
+        self.place(key).unwrap_or(Place(SLOTS as u16 + key.shape as u16))
+    }
+
+    /// Adds a time to first byte.
+    pub(super) fn sample(&mut self, place: Place, shape: Shape, micros: u32, tick: u32) {
+        if shape == Shape::Untimed {
+            return;
+        }
+        let recent = &mut self.recent[place.0 as usize];
+        recent.shape = shape;
+        recent.window.add(micros, tick);
+        if !recent.active {
+            recent.active = true;
+            self.active.push(place.0);
+        }
+    }
+
+    /// A call ended well: it gets a place and, where `bytes` is known, teaches its size. True when it is new.
+    pub(super) fn succeeded(&mut self, key: &Key, bytes: Option<u64>, tick: u32) -> bool {
+        let is_new = self.find(key.exact).is_none();
+        for (tag, family) in [(key.exact, key.family), (key.family, 0)] {
+            let Some(place) = self.find_or_insert(tag, tick) else { continue };
+            self.entries[place].family = family;
+            let entry = &mut self.entries[place];
+            entry.used = tick;
+            if let Some(bytes) = bytes {
+                entry.calls = entry.calls.saturating_add(1);
+                let weight = 1.0 / entry.calls.min(MEMORY) as f32;
+                entry.bytes += (bytes as f32 - entry.bytes) * weight;
+            }
+        }
+        is_new
+    }
+
+    /// The places that a tick has to look at; pair with [`Estimates::retain`].
+    pub(super) fn active(&self) -> &[u16] {
+        &self.active
+    }
+
+    pub(super) fn recent(&mut self, place: u16) -> &mut Recent {
+        &mut self.recent[place as usize]
+    }
+
+    /// Forgets the places for which `keep` is false until their next sample.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Recent) -> bool) {
+        let recent = &mut self.recent;
+        self.active.retain(|&place| {
+            let recent = &mut recent[place as usize];
+            recent.active = keep(recent);
+            recent.active
+        });
+    }
+
+    /// Calm time to first byte in microseconds, once known.
+    pub(super) fn baseline(&self, place: u16) -> Option<f32> {
+        let baseline = self.entries[place as usize].baseline;
+        (baseline > 0.0).then_some(baseline)
+    }
+
+    /// Teaches a calm time. The family follows its members; last resorts mix too many kinds of call to have one.
+    pub(super) fn teach(&mut self, place: u16, micros: f32) {
+        let place = place as usize;
+        if place >= SLOTS {
+            return;
+        }
+        self.entries[place].baseline = approach(self.entries[place].baseline, micros);
+        if let Some(family) = self.find(self.entries[place].family) {
+            let baseline = &mut self.entries[family].baseline;
+            *baseline = if *baseline > 0.0 { *baseline + (micros - *baseline) * FAMILY } else { micros };
+        }
+    }
+
+    /// How many keys have a calm baseline.
+    pub(super) fn baselines(&self) -> u32 {
+        self.entries.iter().map(|entry| u32::from(entry.family != 0 && entry.baseline > 0.0)).sum()
+    }
+
+    fn find(&self, tag: u64) -> Option<usize> {
+        if tag == 0 {
+            return None;
+        }
+        probes(tag).find(|&place| self.entries[place].tag == tag)
+    }
+
+    fn find_or_insert(&mut self, tag: u64, tick: u32) -> Option<usize> {
+        if let Some(place) = self.find(tag) {
+            return Some(place);
+        }
+        let free = |entry: &Entry| entry.tag == 0 || tick.wrapping_sub(entry.used) > STALE_TICKS;
+        let place = probes(tag).find(|&place| free(&self.entries[place]))?;
+        self.entries[place] = Entry { tag, used: tick, ..Entry::default() };
+        Some(place)
+    }
+}
+
+impl Entry {
+    fn seats(&self) -> u32 {
+        (self.baseline / MICROS_PER_SEAT).max(self.bytes / BYTES_PER_SEAT).ceil() as u32
+    }
+}
+
+impl Estimate {
+    fn of(seats: u32, baseline: f32) -> Self {
+        let seats = Seats(seats.clamp(1, Seats::MAX_PER_REQUEST.0));
+        // Without a time, a seat is taken for as long as the definition of a seat says.
+        let micros = if baseline > 0.0 { baseline } else { MICROS_PER_SEAT };
+        Self { seats, work: seats.held_for(Duration::from_micros(micros as u64)) }
+    }
+}
+
+/// Down quickly, up slowly; the first reading counts fully.
+pub(super) fn approach(baseline: f32, reading: f32) -> f32 {
+    let gap = reading - baseline;
+    match baseline {
+        _ if baseline <= 0.0 => reading.max(1.0),
+        _ if gap < 0.0 => (baseline + gap * DOWN).max(1.0),
+        _ => baseline + gap * UP,
+    }
+}
+
+fn probes(tag: u64) -> impl Iterator<Item = usize> {
+    let start = tag as usize;
+    (0..PROBES).map(move |step| start.wrapping_add(step) % SLOTS)
+}

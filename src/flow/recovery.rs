@@ -1,0 +1,228 @@
+//! In which state is the apiserver, and which lanes may enter?
+//!
+//! Normal → Brown (the limit is being cut) → Red (the brake: the probe says that the process hardly answers) and
+//! back; Cold while it is away, Ramp while it comes back. Ramp exists because a fresh apiserver has cold caches and
+//! everybody reconnects at once: lanes return in order, each when L has regrown to its step and calm has lasted.
+//! Operators return first, with the nodes' leases: whoever must repair the cluster must not wait for it.
+//! Left out here, for later: gates for single resources whose watch cache still initialises, cold baselines.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::limit::{Demand, Limit, Step};
+use super::pressure::{BROWN, CALM, Probe};
+use super::random::Random;
+use crate::policy::Lane;
+use crate::units::Instant;
+
+/// How the apiserver is seen to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum State {
+    /// All is well.
+    Normal = 0,
+    /// Pressed: the limit is cut and the low lanes give way.
+    Brown = 1,
+    /// The brake: the limit at its least, telemetry closed.
+    Red = 2,
+    /// The apiserver is away.
+    Cold = 3,
+    /// It is back, and lanes are re-admitted in order.
+    Ramp = 4,
+}
+
+impl State {
+    /// All states in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Normal, Self::Brown, Self::Red, Self::Cold, Self::Ramp];
+
+    /// The stable word for metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Brown => "brown",
+            Self::Red => "red",
+            Self::Cold => "cold",
+            Self::Ramp => "ramp",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A `/livez` without etcd that takes this long is a process that hardly runs.
+const BRAKE_PROBE: Duration = Duration::from_secs(1);
+/// Probes lost in a row that brake: one may be the network's.
+const BRAKE_LOST: u32 = 2;
+/// Good probes must last this long before the brake is released.
+const BRAKE_RELEASE: Duration = Duration::from_secs(5);
+/// Calm must last this long before Brown ends.
+const BROWN_RELEASE: Duration = Duration::from_secs(2);
+/// L when the apiserver is away or just back, as a share of the last L that was good.
+const COLD_SHARE: f64 = 0.1;
+/// Growth of L in the ramp: 15 % a second at four ticks a second.
+const RAMP_GROWTH: f64 = 0.15 / 4.0;
+/// When the ramp ends in any case: a server that never calms down is Brown, not coming back.
+const RAMP_MAX: Duration = Duration::from_secs(60);
+
+/// When a lane returns in the ramp: L as a share of the last good L, and how long calm has lasted.
+fn returns(lane: Lane) -> (f64, Duration) {
+    match lane {
+        Lane::BreakGlass | Lane::NodeHealth | Lane::Operators => (0.0, Duration::ZERO),
+        Lane::ControlPlane | Lane::Platform => (0.25, Duration::from_secs(2)),
+        Lane::Workload => (0.5, Duration::from_secs(2)),
+        Lane::Unknown | Lane::Telemetry => (0.8, Duration::from_secs(10)),
+    }
+}
+
+/// The state and what it takes to leave it.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    state: State,
+    entered: Instant,
+    /// Since when pressure is calm.
+    calm_since: Option<Instant>,
+    /// Since when nothing asked for the brake.
+    unbraked_since: Instant,
+    lost_in_row: u32,
+    /// L when all was last well.
+    good_limit: f64,
+}
+
+impl Recovery {
+    pub(super) fn new(limit: &Limit, now: Instant) -> Self {
+        Self {
+            state: State::Normal,
+            entered: now,
+            calm_since: None,
+            unbraked_since: now,
+            lost_in_row: 0,
+            good_limit: limit.value(),
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether requests of this lane may enter at all.
+    pub(super) fn is_open(&self, lane: Lane, limit: &Limit, now: Instant) -> bool {
+        match self.state {
+            State::Normal | State::Brown => true,
+            State::Red => lane != Lane::Telemetry,
+            State::Cold => matches!(lane, Lane::BreakGlass | Lane::NodeHealth | Lane::Operators),
+            State::Ramp => {
+                let (share, calm) = returns(lane);
+                let calm_for = self.calm_since.map_or(Duration::ZERO, |since| now.since(since));
+                limit.value() >= share * self.good_limit && calm_for >= calm
+            }
+        }
+    }
+
+    /// The upstream part reports that the apiserver went away or came back.
+    pub(super) fn upstream(&mut self, now: Instant, is_up: bool, limit: &mut Limit) {
+        let state = match (self.state, is_up) {
+            (State::Cold, true) => State::Ramp,
+            (State::Cold, false) | (_, true) => return,
+            (_, false) => State::Cold,
+        };
+        limit.set(COLD_SHARE * self.good_limit);
+        (self.calm_since, self.lost_in_row, self.unbraked_since) = (None, 0, now);
+        self.enter(state, now);
+    }
+
+    /// One tick: brake, ramp, or the ordinary law.
+    pub(super) fn tick(
+        &mut self,
+        now: Instant,
+        pressure: f64,
+        probe: Probe,
+        limit: &mut Limit,
+        (demand, random): (Demand, &mut Random),
+    ) -> Step {
+        if self.state == State::Cold {
+            return Step::Hold;
+        }
+        let brake = self.brake(probe, now);
+        self.calm_since = (pressure < CALM).then(|| self.calm_since.unwrap_or(now));
+        if brake {
+            limit.set_min();
+            self.enter(State::Red, now);
+            return Step::Cut;
+        }
+        match self.state {
+            State::Red if now.since(self.unbraked_since) < BRAKE_RELEASE => {
+                limit.set_min();
+                Step::Cut
+            }
+            State::Ramp => self.ramp(now, pressure, limit, (demand, random)),
+            _ => {
+                let step = limit.step(pressure, demand, random);
+                self.settle(now, pressure, limit);
+                step
+            }
+        }
+    }
+
+    fn brake(&mut self, probe: Probe, now: Instant) -> bool {
+        let brake = match probe {
+            Probe::Silent => false,
+            Probe::Waiting(time) => time > BRAKE_PROBE,
+            Probe::Answered(time) => {
+                self.lost_in_row = 0;
+                time > BRAKE_PROBE
+            }
+            Probe::Lost => {
+                self.lost_in_row += 1;
+                self.lost_in_row >= BRAKE_LOST
+            }
+        };
+        // Silence after lost probes is not an answer.
+        if brake || self.lost_in_row > 0 {
+            self.unbraked_since = now;
+        }
+        brake
+    }
+
+    fn ramp(
+        &mut self,
+        now: Instant,
+        pressure: f64,
+        limit: &mut Limit,
+        (demand, random): (Demand, &mut Random),
+    ) -> Step {
+        let returned = Lane::ALL.into_iter().all(|lane| self.is_open(lane, limit, now));
+        if returned || now.since(self.entered) >= RAMP_MAX {
+            self.enter(State::Brown, now);
+            self.settle(now, pressure, limit);
+            return Step::Hold;
+        }
+        if pressure < CALM && limit.value() < self.good_limit {
+            limit.set((limit.value() * (1.0 + RAMP_GROWTH)).min(self.good_limit));
+            return Step::Grow;
+        }
+        if pressure > BROWN { limit.step(pressure, demand, random) } else { Step::Hold }
+    }
+
+    /// Between Normal and Brown, by pressure.
+    fn settle(&mut self, now: Instant, pressure: f64, limit: &Limit) {
+        let calm_for = self.calm_since.map_or(Duration::ZERO, |since| now.since(since));
+        match self.state {
+            State::Normal if pressure > BROWN => self.enter(State::Brown, now),
+            State::Normal if pressure < CALM => self.good_limit = limit.value(),
+            State::Brown if calm_for >= BROWN_RELEASE => self.enter(State::Normal, now),
+            State::Red => self.enter(State::Brown, now),
+            _ => {}
+        }
+    }
+
+    fn enter(&mut self, state: State, now: Instant) {
+        if self.state != state {
+            (self.state, self.entered) = (state, now);
+        }
+    }
+}

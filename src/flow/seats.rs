@@ -1,0 +1,154 @@
+//! Does this request fit now?
+//!
+//! **Trunk reservation** (telephone networks, Kelly 1991): all lanes share one pool of L seats, and a lane may take
+//! from it while the *total* in use stays below its ceiling. Low lanes have low ceilings, so the last seats
+//! are left to the high ones, with no seat idle while only low lanes ask. **Floors**: below its floor a lane is
+//! admitted whatever the others use; they over-commit L by a bounded amount and keep controllers that free resources
+//! alive. **Heavy budget**: requests of [`HEAVY_SEATS`] or more share a part of L of their own. That is what protects
+//! against a culprit that no rule names: whoever it is, few of its LISTs run at a time.
+//!
+//! A request never needs more than half of its lane's ceiling: on a small server, where L is 10, a 16-seat LIST could
+//! otherwise never run. Half, and not a smaller share, because a clamp that falls with L *raises* the number of
+//! heavy requests that fit; with half of the ceiling and half of L as budget, a lower limit never lets more of
+//! them run, and one always can.
+
+use crate::policy::{Lane, LaneSettings};
+use crate::units::Seats;
+
+/// Requests that need this many seats or more are heavy.
+pub const HEAVY_SEATS: Seats = Seats(4);
+
+/// What one lane uses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LaneUse {
+    pub(super) seats: u32,
+    pub(super) heavy_seats: u32,
+    pub(super) requests: u32,
+}
+
+/// What a lane may use at the present limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Share {
+    /// The total in use may reach this when the lane asks.
+    pub(super) ceiling: u32,
+    /// The lane itself may always use this.
+    pub(super) floor: u32,
+    /// The heavy total in use may reach this when the lane asks.
+    heavy: u32,
+}
+
+/// Seats in use and the shares of the lanes.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    shares: [Share; Lane::COUNT],
+    lanes: [LaneUse; Lane::COUNT],
+    used: u32,
+    heavy: u32,
+    peak: u32,
+}
+
+/// What a request would take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    pub(super) lane: Lane,
+    pub(super) seats: Seats,
+    pub(super) heavy: bool,
+}
+
+impl Ledger {
+    pub(super) fn new() -> Self {
+        Self {
+            shares: [Share::default(); Lane::COUNT],
+            lanes: [LaneUse::default(); Lane::COUNT],
+            used: 0,
+            heavy: 0,
+            peak: 0,
+        }
+    }
+
+    /// Recomputes the shares for the limit `seats`; what is in use stays.
+    pub(super) fn resize(&mut self, seats: Seats, lanes: &[LaneSettings; Lane::COUNT], heavy_percent: u32) {
+        for (share, lane) in self.shares.iter_mut().zip(lanes) {
+            let ceiling = percent(seats.0, lane.ceiling_percent).max(1);
+            // A floor rounds up: 4 % of 10 seats is still one request at a time, else "floor" would mean nothing
+            // on the servers that need it most.
+            let floor = (seats.0 * lane.floor_percent).div_ceil(100).max(lane.floor_min.0);
+            *share = Share { ceiling, floor, heavy: percent(ceiling, heavy_percent) };
+        }
+    }
+
+    /// The seats that a request is charged: its estimate, at most half of its lane's ceiling.
+    pub(super) fn charge(&self, lane: Lane, estimate: Seats) -> Seats {
+        Seats(estimate.0.min(self.shares[lane.index()].ceiling / 2).max(1))
+    }
+
+    /// Whether a request fits. `floor` is false where the floor is closed (telemetry in Red).
+    pub(super) fn fits(&self, need: Need, floor_open: bool) -> bool {
+        let share = &self.shares[need.lane.index()];
+        let lane = &self.lanes[need.lane.index()];
+        let in_trunk = self.used + need.seats.0 <= share.ceiling;
+        if !need.heavy {
+            // An idle lane may run one request of any size on its floor, or three seats could starve on a floor of two.
+            let on_floor = lane.seats == 0 && share.floor > 0 || lane.seats + need.seats.0 <= share.floor;
+            return in_trunk || floor_open && on_floor;
+        }
+        if need.lane == Lane::Operators {
+            // People are few: they count against the budget and are not held back by it.
+            return in_trunk || lane.seats + need.seats.0 <= share.floor || lane.heavy_seats == 0;
+        }
+        // The budget is empty: one heavy request of some lane always makes progress, whatever the light ones use.
+        let alone = self.heavy == 0 && floor_open && share.floor > 0;
+        alone || in_trunk && self.heavy + need.seats.0 <= share.heavy
+    }
+
+    pub(super) fn take(&mut self, need: Need) {
+        let lane = &mut self.lanes[need.lane.index()];
+        lane.seats += need.seats.0;
+        lane.requests += 1;
+        self.used += need.seats.0;
+        if need.heavy {
+            lane.heavy_seats += need.seats.0;
+            self.heavy += need.seats.0;
+        }
+        self.peak = self.peak.max(self.used);
+    }
+
+    pub(super) fn give_back(&mut self, need: Need) {
+        let lane = &mut self.lanes[need.lane.index()];
+        debug_assert!(lane.seats >= need.seats.0 && lane.requests > 0, "a request gives back what it took");
+        lane.seats -= need.seats.0;
+        lane.requests -= 1;
+        self.used -= need.seats.0;
+        if need.heavy {
+            lane.heavy_seats -= need.seats.0;
+            self.heavy -= need.seats.0;
+        }
+    }
+
+    pub(super) fn share(&self, lane: Lane) -> Share {
+        self.shares[lane.index()]
+    }
+
+    pub(super) fn lane(&self, lane: Lane) -> LaneUse {
+        self.lanes[lane.index()]
+    }
+
+    pub(super) fn used(&self) -> Seats {
+        Seats(self.used)
+    }
+
+    pub(super) fn heavy(&self) -> Seats {
+        Seats(self.heavy)
+    }
+
+    /// The most seats in use since this was asked last.
+    pub(super) fn take_peak(&mut self) -> Seats {
+        let peak = self.peak;
+        self.peak = self.used;
+        Seats(peak)
+    }
+}
+
+fn percent(of: u32, percent: u32) -> u32 {
+    (u64::from(of) * u64::from(percent) / 100) as u32
+}

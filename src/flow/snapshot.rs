@@ -1,0 +1,72 @@
+//! What does the scheduler look like from outside?
+//!
+//! Plain numbers for metrics, the status page and the demo. Counters only ever grow; gauges are of this moment.
+
+use super::decision::Reason;
+use super::recovery::State;
+use crate::policy::Lane;
+use crate::units::Seats;
+
+/// The scheduler at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The state of the apiserver as the scheduler sees it.
+    pub state: State,
+    /// The limit L.
+    pub limit: Seats,
+    /// How many times slower than calm, bounded by the objectives; 1 is calm.
+    pub pressure: f64,
+    /// Seats in use under the limit.
+    pub used: Seats,
+    /// Those of them that heavy requests use.
+    pub heavy: Seats,
+    /// Exempt requests in flight.
+    pub exempt: u32,
+    /// Keys whose calm time to first byte is known.
+    pub baselines: u32,
+    /// Requests, watches and sessions known, in all lanes.
+    pub tickets: u32,
+    /// The lanes, indexed by [`Lane::index`].
+    pub lanes: [LaneSnapshot; Lane::COUNT],
+}
+
+/// One lane at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneSnapshot {
+    /// Seats in use.
+    pub seats: Seats,
+    /// Requests that hold seats.
+    pub executing: u32,
+    /// Requests in the queue.
+    pub waiting: u32,
+    /// The total of seats in use up to which this lane is admitted, now.
+    pub ceiling: Seats,
+    /// Seats that are always this lane's, now.
+    pub floor: Seats,
+    /// Whether the lane is let in at all: closed by the brake, or while the apiserver is away.
+    pub open: bool,
+    /// Watches known.
+    pub watches: u32,
+    /// exec, attach, port-forward and `logs -f` sessions known.
+    pub streams: u32,
+    /// Requests admitted so far.
+    pub admitted: u64,
+    /// Requests refused so far, indexed by [`Reason::index`].
+    pub shed: [u64; Reason::COUNT],
+}
+
+impl LaneSnapshot {
+    /// Requests refused so far, for any reason.
+    #[must_use]
+    pub fn shed_total(&self) -> u64 {
+        self.shed.iter().sum()
+    }
+}
+
+impl Snapshot {
+    /// One lane's part.
+    #[must_use]
+    pub const fn lane(&self, lane: Lane) -> &LaneSnapshot {
+        &self.lanes[lane.index()]
+    }
+}

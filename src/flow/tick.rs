@@ -1,0 +1,173 @@
+//! What happens as time passes: the control loop four times a second, the ends of waits, and who goes next.
+
+use std::time::Duration;
+
+use super::decision::{Reason, Verdict};
+use super::limit::{Demand, Step};
+use super::pressure::{LEARN, Probes};
+use super::recovery::State;
+use super::scheduler::Scheduler;
+use super::seats::Need;
+use super::settings::Settings;
+use super::tickets::{Chain, NIL};
+use crate::policy::Lane;
+use crate::units::Instant;
+
+/// How often [`Scheduler::tick`] wants to be called: four decisions a second detect a storm within one, and gather
+/// five samples a key from 20 requests a second. (Gradient2 decides once a second, Envoy every 100 ms: slow, noisy.)
+pub const TICK: Duration = Duration::from_millis(250);
+/// A watch whose first burst nobody ended gives its seats back after this long.
+const BURST_MAX: Duration = Duration::from_secs(4);
+/// Nothing is learnt as calm for this long after somebody was short of seats: two periods of `Retry-After`.
+const LEARN_AFTER: Duration = Duration::from_secs(4);
+/// Requests without an answer that one tick looks at; beyond them the picture is clear.
+const OVERDUE_MAX: u32 = 256;
+
+impl Scheduler {
+    /// One step of the control loop.
+    pub fn tick(&mut self, now: Instant, probes: &Probes) {
+        self.tick = self.tick.wrapping_add(1);
+        self.end_old_bursts(now);
+        self.sample_overdue(now);
+        let learn = self.is_calm(now);
+        let losses = std::mem::take(&mut self.losses);
+        let pressure = self.pressure.tick(
+            &mut self.estimates,
+            &self.settings.objectives,
+            probes.livez,
+            losses,
+            (self.tick, learn),
+        );
+        let demand = Demand { peak: self.ledger.take_peak(), unmet: std::mem::take(&mut self.unmet) };
+        let law = (demand, &mut self.random);
+        let step = self.recovery.tick(now, pressure, probes.livez, &mut self.limit, law);
+        self.cutting = step == Step::Cut;
+        self.resize();
+        for lane in &mut self.lanes {
+            lane.retry.tick(now);
+        }
+        self.wake(now);
+    }
+
+    /// The upstream part reports that the apiserver went away (no connection, not ready) or came back.
+    pub fn upstream_up(&mut self, now: Instant, is_up: bool) {
+        self.recovery.upstream(now, is_up, &mut self.limit);
+        self.resize();
+        self.wake(now);
+    }
+
+    /// Takes new settings; what is in flight stays, bounds apply to what comes.
+    pub fn reconfigure(&mut self, now: Instant, settings: Settings) {
+        for ((lane, old), new) in self.lanes.iter_mut().zip(&self.settings.lanes).zip(&settings.lanes) {
+            lane.reconfigure(&mut self.tickets, (old, new), now);
+        }
+        self.limit.rebound(&settings.limit);
+        self.settings = settings;
+        self.resize();
+        self.wake(now);
+    }
+
+    /// When [`Scheduler::wake`] must be called at the latest: the first end of a wait. `None` while nobody waits.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Instant> {
+        if self.waiting == 0 {
+            return None;
+        }
+        self.lanes.iter().filter_map(|lane| lane.oldest(&self.tickets)).map(|(_, deadline)| deadline).min()
+    }
+
+    /// Ends the waits that are over and lets go who can.
+    pub fn wake(&mut self, now: Instant) {
+        self.expire(now);
+        self.dispatch(now);
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.waiting == 0 {
+            return;
+        }
+        for lane in Lane::ALL {
+            while let Some((index, deadline)) = self.lanes[lane.index()].oldest(&self.tickets) {
+                if deadline > now {
+                    break;
+                }
+                let (ticket, flow) = (self.tickets.ticket(index), self.tickets[index].flow);
+                self.forget(now, index);
+                let refusal = self.refuse(now, lane, flow, Reason::QueueTimeout, None);
+                self.verdicts.push((ticket, Verdict::Shed(refusal)));
+                self.short_of_seats = Some(now);
+            }
+        }
+    }
+
+    /// Lets waiting requests go, lane by lane in strict order, as long as they fit.
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        if self.waiting == 0 {
+            return;
+        }
+        self.expire(now);
+        for lane in Lane::ALL {
+            self.dispatch_lane(now, lane);
+        }
+    }
+
+    pub(super) fn dispatch_lane(&mut self, now: Instant, lane: Lane) {
+        while self.lanes[lane.index()].waiting() > 0 {
+            let Some(index) = self.candidate(now, lane) else { return };
+            self.lanes[lane.index()].go(&mut self.tickets, index);
+            let client = self.tickets[index].client;
+            self.clients.stop_waiting(lane, client);
+            self.waiting -= 1;
+            self.admit(now, index);
+            self.verdicts.push((self.tickets.ticket(index), Verdict::Admit));
+        }
+    }
+
+    /// Who goes next in a lane. Heavy requests first: their budget bounds them, and light ones would otherwise
+    /// take every seat before enough are free for a heavy one. Within a class the one whose turn it is blocks the
+    /// others, for the same reason; one over its client's cap does not.
+    fn candidate(&self, now: Instant, lane: Lane) -> Option<u32> {
+        if !self.recovery.is_open(lane, &self.limit, now) {
+            return None;
+        }
+        [true, false].into_iter().find_map(|heavy| {
+            let queues = self.lanes[lane.index()].queues(heavy);
+            let index = queues.next(|index| !self.is_capped(&self.tickets[index]))?;
+            self.ledger.fits(Need::of(&self.tickets[index]), true).then_some(index)
+        })
+    }
+
+    /// Whether this moment may be learnt as calm.
+    fn is_calm(&self, now: Instant) -> bool {
+        let was_short = self.short_of_seats.is_some_and(|since| now.since(since) < LEARN_AFTER);
+        self.recovery.state() == State::Normal && !self.cutting && !was_short && self.pressure.value() < LEARN
+    }
+
+    fn resize(&mut self) {
+        self.ledger.resize(self.limit.seats(), &self.settings.lanes, self.settings.heavy_percent);
+    }
+
+    fn end_old_bursts(&mut self, now: Instant) {
+        while self.bursting.first != NIL && now.since(self.tickets[self.bursting.first].since) >= BURST_MAX {
+            self.end_burst(now, self.bursting.first);
+        }
+    }
+
+    /// Calls beyond their objective that still wait for a first byte count as slow now: a server that answers
+    /// nobody would otherwise look idle.
+    fn sample_overdue(&mut self, now: Instant) {
+        let mut index = self.pending.first;
+        for _ in 0..OVERDUE_MAX {
+            if index == NIL {
+                return;
+            }
+            let slot = &self.tickets[index];
+            let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
+            if micros as f32 > self.settings.objectives.of(slot.key.shape) && slot.is_judged() {
+                let place = self.estimates.place_or_shape(&slot.key);
+                self.estimates.sample(place, slot.key.shape, micros, self.tick);
+            }
+            index = self.tickets.next(index, Chain::Time);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What follows from who the caller is?
+//!
+//! Which rules can ever match an identity, and the headers that assert it, cost more to work out than a decision.
+//! Both stay beside the caller for as long as the policy stays the same: for a certificate that is the life of its
+//! connection, for a token the life of its cache entry.
+
+use std::sync::Arc;
+
+use super::headers::{Assertion, Unassertable};
+use crate::authn::{Assert, Caller};
+use crate::policy::{Policy, RuleSet};
+use crate::upstream::Via;
+
+/// What was derived from a caller.
+pub(super) struct Resolved {
+    /// Rules whose subject part matches.
+    pub(super) subjects: RuleSet,
+    /// Which connections its requests take.
+    pub(super) via: Via,
+    /// The front-proxy headers, for [`Via::FrontProxy`] only.
+    pub(super) assertion: Option<Assertion>,
+    /// The policy that `subjects` belongs to.
+    policy: u64,
+}
+
+/// What follows from `caller` under `policy`, worked out at most once.
+pub(super) fn of(caller: &Caller, policy: &Policy) -> Result<Arc<Resolved>, Unassertable> {
+    let kept = caller.memo.look(|kept: &Arc<Resolved>| Arc::clone(kept));
+    if let Some(kept) = kept.filter(|kept| kept.policy == policy.id()) {
+        return Ok(kept);
+    }
+    let (via, assertion) = match caller.via {
+        Assert::FrontProxy => (Via::FrontProxy, Some(Assertion::of(&caller.identity)?)),
+        Assert::Bearer => (Via::Bearer, None),
+        Assert::Unverified => (Via::Unverified, None),
+    };
+    let subjects = policy.subjects(&caller.identity);
+    let resolved = Arc::new(Resolved { subjects, via, assertion, policy: policy.id() });
+    caller.memo.keep(Arc::clone(&resolved));
+    Ok(resolved)
+}

@@ -1,0 +1,116 @@
+//! By which door does a request come in, and what does it hold while it is inside?
+//!
+//! Everybody passes the lanes' [`Gate`]; break-glass passes a [`Reserve`] of its own, which shares neither a lock
+//! nor a limit with anybody. Both hand out a [`Turn`]: a guard that gives its seats back when it is dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::gate::{Gate, Permit};
+use crate::flow::{Arrival, Ceiling, Decision, End, Reason, Refusal, Ticket};
+use crate::units::Instant;
+
+/// Which door a listener's requests use.
+#[derive(Clone)]
+pub enum Entrance {
+    /// The lanes under the limit L.
+    Lanes(Arc<Gate>),
+    /// The break-glass lane: never subject to L.
+    BreakGlass(Arc<Reserve>),
+}
+
+impl Entrance {
+    /// Whether this is the lane for emergencies.
+    #[must_use]
+    pub const fn is_break_glass(&self) -> bool {
+        matches!(self, Self::BreakGlass(_))
+    }
+
+    /// A turn, and how long it was waited for.
+    pub(super) async fn enter(
+        &self,
+        arrived: Instant,
+        arrival: &Arrival,
+    ) -> Result<(Turn, Duration), Refusal> {
+        match self {
+            Self::Lanes(gate) => {
+                let (permit, waited) = gate.enter(arrived, arrival).await?;
+                Ok((Turn::Permit(permit), waited))
+            }
+            Self::BreakGlass(reserve) => {
+                Ok((Turn::Reserved(reserve.enter(arrived, arrival)?), Duration::ZERO))
+            }
+        }
+    }
+}
+
+/// The break-glass lane's ceiling, used by its one thread.
+pub struct Reserve(Mutex<Ceiling>);
+
+impl Reserve {
+    /// A reserve under `ceiling`.
+    #[must_use]
+    pub fn new(ceiling: Ceiling) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(ceiling)))
+    }
+
+    fn enter(self: &Arc<Self>, arrived: Instant, arrival: &Arrival) -> Result<Reserved, Refusal> {
+        let decision = self.0.lock().arrive(arrived, &arrival.key, arrival.kind);
+        match decision {
+            Decision::Admit(ticket) => Ok(Reserved { reserve: Arc::clone(self), ticket }),
+            Decision::Shed(refusal) => Err(refusal),
+            // A ceiling has no queue; should it ever grow one, refusing is the answer that loses nothing.
+            Decision::Wait(ticket) => {
+                self.0.lock().finish(ticket);
+                Err(Refusal { reason: Reason::LaneConcurrency, retry_after_seconds: 1 })
+            }
+        }
+    }
+}
+
+/// Seats of the break-glass lane.
+pub(super) struct Reserved {
+    reserve: Arc<Reserve>,
+    ticket: Ticket,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.reserve.0.lock().finish(self.ticket);
+    }
+}
+
+/// A request that is inside.
+pub(super) enum Turn {
+    Permit(Permit),
+    Reserved(Reserved),
+}
+
+impl Turn {
+    /// The head of the apiserver's answer has arrived.
+    pub(super) fn first_byte(&self, now: Instant) {
+        match self {
+            Self::Permit(permit) => permit.first_byte(now),
+            Self::Reserved(reserved) => reserved.reserve.0.lock().first_byte(reserved.ticket),
+        }
+    }
+
+    /// A watch has delivered its first burst.
+    pub(super) fn burst_done(&self) {
+        match self {
+            Self::Permit(permit) => permit.burst_done(),
+            // Its seats went back with the first byte.
+            Self::Reserved(_) => {}
+        }
+    }
+
+    /// The answer is complete.
+    pub(super) fn finish(self, end: End, bytes: u64) {
+        match self {
+            Self::Permit(permit) => permit.finish(end, bytes),
+            Self::Reserved(reserved) => drop(reserved),
+        }
+    }
+}

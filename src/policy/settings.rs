@@ -1,0 +1,85 @@
+//! What may a lane use? Its share of the limit, its floor, its wait and its rate per client.
+//!
+//! The defaults are the table of lanes in the design; `config/policy.yaml` repeats them with their reasons, and a
+//! test keeps the two equal. The break-glass lane is not described here: it lives outside the limit, under a ceiling
+//! of its own.
+
+use std::time::Duration;
+
+use super::Lane;
+use crate::units::Seats;
+
+/// What one lane may use. A percentage is of the limit L, the seats that may be in use right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSettings {
+    /// The lane is served while all seats in use stay within this percentage of L (trunk reservation). Above 100 it
+    /// may overdraw, which keeps node leases alive when L is cut faster than seats come back.
+    pub ceiling_percent: u32,
+    /// The lane is served, whatever the others use, while its own seats stay within this percentage of L.
+    pub floor_percent: u32,
+    /// The floor in seats that holds however small L becomes.
+    pub floor_min: Seats,
+    /// How long a request may wait for a seat. Zero: it is shed at once.
+    pub wait: Duration,
+    /// Requests of the lane that may wait at a time. Zero: none waits.
+    pub queue_limit: u32,
+    /// What one client (one user name) may start per second. `None`: unlimited.
+    pub identity_rate: Option<Rate>,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests per second in the long run; never 0.
+    pub per_second: u32,
+    /// Requests at once after a pause; never 0.
+    pub burst: u32,
+}
+
+impl LaneSettings {
+    /// The most a ceiling may be: beyond twice L the limit would mean nothing.
+    pub const CEILING_PERCENT_MAX: u32 = 200;
+
+    /// The settings of `lane` when a policy does not mention it.
+    #[must_use]
+    pub const fn default_of(lane: Lane) -> Self {
+        match lane {
+            // Never consulted for L; a whole share keeps a table of lanes without a hole.
+            Lane::BreakGlass => Self::new(100, 0, 0, 0, 0, None),
+            Lane::NodeHealth => Self::new(125, 15, 0, 1_000, 1_000, Some((50, 100))),
+            Lane::ControlPlane => Self::new(110, 10, 0, 1_000, 500, Some((400, 800))),
+            Lane::Platform => Self::new(100, 10, 0, 1_000, 500, Some((200, 400))),
+            Lane::Operators => Self::new(100, 5, 8, 2_000, 200, Some((50, 300))),
+            Lane::Workload => Self::new(85, 10, 0, 300, 300, Some((100, 200))),
+            Lane::Unknown => Self::new(70, 2, 0, 0, 0, Some((20, 60))),
+            Lane::Telemetry => Self::new(60, 4, 0, 0, 0, Some((5, 20))),
+        }
+    }
+
+    /// The settings of every lane when a policy mentions none, by [`Lane::index`].
+    #[must_use]
+    pub fn defaults() -> [Self; Lane::COUNT] {
+        Lane::ALL.map(Self::default_of)
+    }
+
+    const fn new(
+        ceiling_percent: u32,
+        floor_percent: u32,
+        floor_min: u32,
+        wait_ms: u64,
+        queue_limit: u32,
+        rate: Option<(u32, u32)>,
+    ) -> Self {
+        Self {
+            ceiling_percent,
+            floor_percent,
+            floor_min: Seats(floor_min),
+            wait: Duration::from_millis(wait_ms),
+            queue_limit,
+            identity_rate: match rate {
+                Some((per_second, burst)) => Some(Rate { per_second, burst }),
+                None => None,
+            },
+        }
+    }
+}

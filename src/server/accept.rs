@@ -1,0 +1,226 @@
+//! How does a socket get from the kernel to a shard?
+//!
+//! Each listener has one accept loop, usually on a thread of its own: a busy shard must not delay new
+//! connections, and a hand-off costs one wake-up per connection, not per request. Sockets stay plain until a
+//! shard's reactor takes them. A full process (no file descriptors) backs off instead of spinning; a full
+//! listener closes at once.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+
+use super::connection::{self, Serving};
+use super::drain::Drain;
+use super::places::{NoPlace, Places};
+use super::settings::Settings;
+use super::shard::{self, Shard, Worker};
+use super::tally::{Tally, count};
+use super::{StartError, Tls};
+
+/// Connections the kernel keeps ready for us: a cluster of 5,000 nodes reconnects within a second. The kernel
+/// cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Pause after `accept` failed for want of file descriptors or memory: they come back when connections close,
+/// and until then the kernel's backlog waits.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Silence on a socket before the kernel probes the peer, and between probes. HTTP/2 has PINGs; a watch over
+/// HTTP/1.1 whose client vanished would otherwise be held until the next event.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
+
+/// Where a listener's accept loop runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// On a thread of its own.
+    #[default]
+    OwnThread,
+    /// On the first shard, which must be the only one: a lane that is one thread altogether.
+    OnShard,
+}
+
+/// A bound address with everything that serves it. It accepts once a server is started with it.
+pub struct Listener {
+    name: &'static str,
+    socket: TcpListener,
+    address: SocketAddr,
+    settings: Settings,
+    tls: Arc<Tls>,
+    placement: Placement,
+}
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for {listener}: {source}; {}", advice(.source))]
+pub struct BindError {
+    listener: &'static str,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process has the port (ss -ltnp shows which): stop it or configure another port"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has the address (ip address lists them)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: grant it or use a higher port"
+        }
+        _ => "check the address in the configuration",
+    }
+}
+
+impl Listener {
+    /// Binds `address`; port 0 lets the kernel choose. `name` is what logs and errors call it.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub fn bind(
+        name: &'static str,
+        address: SocketAddr,
+        settings: Settings,
+        tls: Arc<Tls>,
+        placement: Placement,
+    ) -> Result<Self, BindError> {
+        let failed = |source| BindError { listener: name, address, source };
+        let socket = bind(address).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        Ok(Self { name, socket, address, settings, tls, placement })
+    }
+
+    /// What logs and errors call it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The address it is bound to, with the port the kernel chose.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a predecessor in TIME_WAIT must not keep the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What an accept loop needs besides its listener.
+pub(super) struct Acceptor {
+    pub(super) shards: Arc<[Arc<Shard>]>,
+    pub(super) drain: Drain,
+    pub(super) tally: Arc<Tally>,
+    pub(super) alive: mpsc::Sender<()>,
+}
+
+impl Acceptor {
+    /// Begins to accept; the answer is the thread, where the loop has one of its own.
+    pub(super) fn start(self, listener: Listener) -> Result<Option<Worker>, StartError> {
+        let name = listener.name;
+        let failed = |source| StartError { name, source };
+        match listener.placement {
+            Placement::OnShard => {
+                let first =
+                    self.shards.first().ok_or_else(|| failed(io::Error::other("there is no shard")))?;
+                let handle = first.handle.clone();
+                handle.spawn(self.run(listener));
+                Ok(None)
+            }
+            Placement::OwnThread => {
+                let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+                let worker = Worker::start("accept", runtime, move |stop| async move {
+                    tokio::select! {
+                        () = self.run(listener) => {}
+                        _ = stop => {}
+                    }
+                });
+                worker.map(Some).map_err(failed)
+            }
+        }
+    }
+
+    async fn run(self, listener: Listener) {
+        let Listener { name, socket, settings, tls, .. } = listener;
+        let socket = match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(listener = name, %error, "listener cannot be watched for connections");
+                return;
+            }
+        };
+        let places = Places::new(&settings.limits);
+        let serving = Arc::new(Serving {
+            listener: name,
+            settings,
+            tls,
+            drain: self.drain.clone(),
+            tally: Arc::clone(&self.tally),
+        });
+        let mut ending = self.drain.begun();
+        loop {
+            tokio::select! {
+                () = &mut ending => return,
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, peer)) => self.hand_over(stream, peer, &places, &serving),
+                    Err(error) => self.accept_failed(name, &error).await,
+                }
+            }
+        }
+    }
+
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, places: &Arc<Places>, serving: &Arc<Serving>) {
+        let place = match places.take(peer.ip()) {
+            Ok(place) => place,
+            Err(NoPlace::Full) => return count(&self.tally.refused_full),
+            Err(NoPlace::Source) => return count(&self.tally.refused_source),
+        };
+        // It leaves this thread's reactor here and enters the shard's there.
+        let stream = match prepare(&stream).and_then(|()| stream.into_std()) {
+            Ok(stream) => stream,
+            Err(error) => {
+                // The peer is gone already.
+                tracing::debug!(listener = serving.listener, %error, "socket cannot be set up");
+                return;
+            }
+        };
+        let Some(shard) = shard::least_loaded(&self.shards) else { return };
+        count(&self.tally.accepted);
+        shard.connections.fetch_add(1, Ordering::Relaxed);
+        let open =
+            connection::Open::new(place, Arc::clone(shard), Arc::clone(&self.tally), self.alive.clone());
+        shard.handle.spawn(connection::serve(stream, peer, open, Arc::clone(serving)));
+    }
+
+    async fn accept_failed(&self, listener: &'static str, error: &io::Error) {
+        // A connection that was reset in the backlog is its client's business.
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            return;
+        }
+        count(&self.tally.accept_failed);
+        tracing::warn!(listener, %error, "accept failed; raise the limit on open files if this persists");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Answers are small and written whole: waiting for more to send only adds the peer's delayed ACK.
+    stream.set_nodelay(true)?;
+    let (time, interval) = KEEPALIVE;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval))
+}

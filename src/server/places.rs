@@ -1,0 +1,123 @@
+//! How many connections may be open, and how many from one source?
+//!
+//! A place is taken before the handshake and given back on drop. The table of sources holds only addresses
+//! with open connections, so the cap on connections bounds it too. An IPv6 source is its /64: one host owns
+//! all of that.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::settings::Limits;
+
+/// The places of one listener.
+pub(super) struct Places {
+    max: usize,
+    max_per_source: usize,
+    taken: AtomicUsize,
+    sources: DashMap<IpAddr, usize>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    Full,
+    Source,
+}
+
+/// The right to one open connection.
+pub(super) struct Place {
+    places: Arc<Places>,
+    source: IpAddr,
+}
+
+impl Places {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            max: limits.connections,
+            max_per_source: limits.connections_per_source,
+            taken: AtomicUsize::new(0),
+            sources: DashMap::new(),
+        })
+    }
+
+    pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, NoPlace> {
+        let source = source(peer);
+        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            return Err(NoPlace::Full);
+        }
+        let mut held = self.sources.entry(source).or_insert(0);
+        if *held >= self.max_per_source {
+            drop(held);
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            // With a limit of zero the entry is new and would stay.
+            self.sources.remove_if(&source, |_, held| *held == 0);
+            return Err(NoPlace::Source);
+        }
+        *held += 1;
+        Ok(Place { places: Arc::clone(self), source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        if let Entry::Occupied(mut held) = self.places.sources.entry(self.source) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+fn source(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (!0 << 64))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(connections: usize, connections_per_source: usize) -> Arc<Places> {
+        let limits = super::super::Settings::default().limits;
+        Places::new(&Limits { connections, connections_per_source, ..limits })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn caps_hold_globally_and_per_source_and_places_come_back() {
+        let places = places(3, 2);
+        let a1 = places.take(ip("10.0.0.1")).ok().unwrap();
+        let _a2 = places.take(ip("::ffff:10.0.0.1")).ok().unwrap();
+        assert_eq!(
+            places.take(ip("10.0.0.1")).err(),
+            Some(NoPlace::Source),
+            "mapped addresses are the same source"
+        );
+        let b1 = places.take(ip("2001:db8::1")).ok().unwrap();
+        assert_eq!(places.take(ip("10.0.0.3")).err(), Some(NoPlace::Full));
+        drop(a1);
+        assert!(places.take(ip("10.0.0.1")).is_ok());
+        drop(b1);
+        assert_eq!(places.sources.len(), 1, "sources without connections are forgotten");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_source() {
+        let places = places(10, 1);
+        let _held = places.take(ip("2001:db8::1")).ok().unwrap();
+        assert_eq!(places.take(ip("2001:db8::ffff:2")).err(), Some(NoPlace::Source));
+        assert!(places.take(ip("2001:db8:0:1::1")).is_ok());
+    }
+}

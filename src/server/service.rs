@@ -1,0 +1,151 @@
+//! What happens between hyper and the handler?
+//!
+//! The request is held to what hyper cannot check (number of fields, no CONNECT), counted as running until
+//! its answer's last byte, and a panic in the handler becomes a 500 for this request alone.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, CatchUnwind};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::service::Service;
+
+use super::connection::Connection;
+use super::handler::{BodyError, Handler, ServerBody, failure};
+use super::tally::{Tally, count};
+
+/// hyper's service for one connection.
+pub(super) struct Requests {
+    pub(super) connection: Arc<Connection>,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) fields_max: usize,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Counted>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let running = Running::new(&self.connection);
+        let state = match self.refusal(&request) {
+            Some(refusal) => State::Refused(Some(refusal)),
+            None => {
+                let connection = Arc::clone(&self.connection);
+                match catch_unwind(AssertUnwindSafe(|| self.handler.handle(connection, request))) {
+                    Ok(future) => State::Handled(AssertUnwindSafe(future).catch_unwind()),
+                    Err(_) => State::Refused(Some(self.panicked())),
+                }
+            }
+        };
+        Answer { state, running: Some(running), tally: Arc::clone(&self.tally) }
+    }
+}
+
+impl Requests {
+    /// The refusal, if the request is not for a handler.
+    fn refusal(&self, request: &Request<Incoming>) -> Option<Response<ServerBody>> {
+        let fields = request.headers().len();
+        if fields > self.fields_max {
+            count(&self.tally.too_many_fields);
+            let message = format!("the request has {fields} header fields, the limit is {}", self.fields_max);
+            return Some(failure(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BadRequest", &message));
+        }
+        if request.method() == Method::CONNECT {
+            return Some(failure(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "CONNECT is not served here",
+            ));
+        }
+        None
+    }
+
+    fn panicked(&self) -> Response<ServerBody> {
+        panicked(&self.tally)
+    }
+}
+
+fn panicked(tally: &Tally) -> Response<ServerBody> {
+    count(&tally.panicked);
+    failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "spillway failed on this request")
+}
+
+/// The answer to come.
+pub(super) struct Answer {
+    state: State,
+    running: Option<Running>,
+    tally: Arc<Tally>,
+}
+
+enum State {
+    Refused(Option<Response<ServerBody>>),
+    Handled(CatchUnwind<AssertUnwindSafe<BoxFuture<'static, Response<ServerBody>>>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Counted>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let response = match &mut this.state {
+            State::Refused(refusal) => refusal.take(),
+            State::Handled(future) => match Pin::new(future).poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(response) => response.ok(),
+            },
+        };
+        let response = response.unwrap_or_else(|| panicked(&this.tally));
+        let running = this.running.take();
+        Poll::Ready(Ok(response.map(|body| Counted { body, _running: running })))
+    }
+}
+
+/// A request is running until this is dropped.
+struct Running(Arc<Connection>);
+
+impl Running {
+    fn new(connection: &Arc<Connection>) -> Self {
+        connection.activity.request_began();
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.activity.request_ended();
+    }
+}
+
+/// An answer's body that keeps its request counted as running.
+pub(super) struct Counted {
+    body: ServerBody,
+    _running: Option<Running>,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,361 @@
+//! Which numbers does a scrape show?
+//!
+//! Names and labels are in `docs/METRICS.md`; `tests/tidy.rs` holds both together. Histogram buckets are those of
+//! kube-apiserver (request duration) and of APF (queue wait), so that both can be drawn in one panel.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
+    Registry, TextEncoder,
+};
+
+use super::{Answered, Answerer};
+use crate::flow::{Reason, Snapshot};
+use crate::policy::Lane;
+use crate::request::Verb;
+
+/// kube-apiserver's own buckets for request duration, seconds.
+const DURATION_BUCKETS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
+];
+/// APF's buckets for `request_wait_duration_seconds`, seconds.
+const WAIT_BUCKETS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
+/// Our own share of a request, seconds: 25 µs to 25 ms.
+const OVERHEAD_BUCKETS: [f64; 10] =
+    [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025];
+
+/// Statuses with a series of their own; every other one counts as its class (`2xx` …), so that an upstream cannot
+/// make series up.
+const CODES: [u16; 22] = [
+    101, 200, 201, 202, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 503,
+    504,
+];
+const CODE_CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
+const CODE_SLOTS: usize = CODES.len() + CODE_CLASSES.len();
+const VERB_LABELS: [&str; 11] = [
+    "GET",
+    "LIST",
+    "WATCH",
+    "POST",
+    "PUT",
+    "PATCH",
+    "APPLY",
+    "DELETE",
+    "DELETECOLLECTION",
+    "CONNECT",
+    "OTHER",
+];
+
+/// State of the connections towards kube-apiserver, read at a scrape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UpstreamGauges {
+    /// Whether the last probe was answered.
+    pub up: bool,
+    /// Open connections.
+    pub connections: u64,
+    /// Requests and watches now on them.
+    pub streams: u64,
+    /// Connections opened since the start.
+    pub opened: u64,
+}
+
+/// Every metric of one proxy, with a registry of its own: several proxies can live in one process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_slots: Vec<OnceLock<IntCounter>>,
+    request_duration: [Histogram; Lane::COUNT],
+    queue_wait: [Histogram; Lane::COUNT],
+    upstream_duration: Histogram,
+    overhead: Histogram,
+    shed: IntCounterVec,
+    gauges: Gauges,
+    breakglass_requests: IntCounterVec,
+    connections: GaugeVec,
+}
+
+struct Gauges {
+    executing_seats: GaugeVec,
+    executing_requests: GaugeVec,
+    waiting: GaugeVec,
+    current_seats: GaugeVec,
+    watches: GaugeVec,
+    limit: Gauge,
+    inflight: Gauge,
+    pressure: Gauge,
+    overload: Gauge,
+    upstream_up: Gauge,
+    upstream_connections: Gauge,
+    upstream_streams: Gauge,
+    upstream_opened: IntCounter,
+}
+
+impl Metrics {
+    /// A fresh registry with every metric of `docs/METRICS.md`.
+    ///
+    /// # Errors
+    /// When two metrics collide by name: a defect that the first test finds.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("spillway".to_owned()), None)?;
+        let register = Register(&registry);
+        let requests = register.counters(
+            "requests_total",
+            "finished requests, answered by upstream or by us",
+            &["lane", "verb", "code"],
+        )?;
+        let request_duration = register.histograms(
+            "request_duration_seconds",
+            "received to the head of the answer",
+            &DURATION_BUCKETS,
+        )?;
+        let queue_wait =
+            register.histograms("queue_wait_seconds", "time in the lane's queue", &WAIT_BUCKETS)?;
+        let metrics = Self {
+            request_slots: (0..Lane::COUNT * VERB_LABELS.len() * CODE_SLOTS)
+                .map(|_| OnceLock::new())
+                .collect(),
+            request_duration: per_lane(&request_duration),
+            queue_wait: per_lane(&queue_wait),
+            upstream_duration: register.histogram(
+                "upstream_duration_seconds",
+                "sent to the apiserver's first byte",
+                &DURATION_BUCKETS,
+            )?,
+            overhead: register.histogram(
+                "overhead_seconds",
+                "time added by the proxy before forwarding, queue excluded",
+                &OVERHEAD_BUCKETS,
+            )?,
+            shed: register.counters("shed_total", "refused, by why", &["lane", "reason"])?,
+            gauges: Gauges::register(&register)?,
+            breakglass_requests: register.counters(
+                "breakglass_requests_total",
+                "requests on the break-glass listener",
+                &["code"],
+            )?,
+            connections: register.gauges(
+                "connections_active",
+                "client connections now open",
+                &["listener"],
+            )?,
+            requests,
+            registry: registry.clone(),
+        };
+        register.build_info()?;
+        Ok(metrics)
+    }
+
+    /// Counts an answered request.
+    pub(super) fn answered(&self, event: &Answered<'_>) {
+        self.request_counter(event.lane, event.verb, event.status).inc();
+        self.request_duration[event.lane.index()].observe(event.latency.as_secs_f64());
+        match event.answerer {
+            Answerer::Upstream => {
+                self.upstream_duration.observe(event.upstream.as_secs_f64());
+                self.queue_wait[event.lane.index()].observe(event.queued.as_secs_f64());
+            }
+            Answerer::Refused(reason) | Answerer::Failed(reason) => self.refused(event.lane, reason),
+        }
+        if event.lane == Lane::BreakGlass {
+            self.breakglass_requests.with_label_values(&[code_label(code_slot(event.status))]).inc();
+        }
+    }
+
+    /// Counts our own part of a request that is about to be forwarded.
+    pub fn overhead(&self, own: Duration) {
+        self.overhead.observe(own.as_secs_f64());
+    }
+
+    /// Sets how many client connections a listener has open.
+    pub fn connections(&self, listener: &str, open: usize) {
+        self.connections.with_label_values(&[listener]).set(gauge(open));
+    }
+
+    fn refused(&self, lane: Lane, reason: Reason) {
+        self.shed.with_label_values(&[lane.as_str(), reason.as_str()]).inc();
+    }
+
+    fn request_counter(&self, lane: Lane, verb: Verb, status: u16) -> &IntCounter {
+        let (verb, code) = (verb_slot(verb), code_slot(status));
+        let slot = (lane.index() * VERB_LABELS.len() + verb) * CODE_SLOTS + code;
+        self.request_slots[slot].get_or_init(|| {
+            self.requests.with_label_values(&[lane.as_str(), VERB_LABELS[verb], code_label(code)])
+        })
+    }
+
+    /// The text a scrape gets. Gauges are read from the scheduler and the connection pools at this moment.
+    pub fn render(&self, flow: &Snapshot, upstream: UpstreamGauges) -> String {
+        self.gauges.set(flow, upstream);
+        let mut text = Vec::new();
+        // The encoder fails only when the writer does, and a Vec does not.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+impl Gauges {
+    fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
+        let lane = &["lane"];
+        Ok(Self {
+            executing_seats: register.gauges("lane_executing_seats", "seats in use", lane)?,
+            executing_requests: register.gauges(
+                "lane_executing_requests",
+                "requests forwarded and not done",
+                lane,
+            )?,
+            waiting: register.gauges(
+                "lane_inqueue_requests",
+                "requests waiting in the lane's queue",
+                lane,
+            )?,
+            current_seats: register.gauges(
+                "lane_current_seats",
+                "seats up to which the lane is let in",
+                lane,
+            )?,
+            watches: register.gauges("watches_active", "live watches", lane)?,
+            limit: register.gauge("concurrency_limit", "seats that may be in use now (L)")?,
+            inflight: register.gauge("inflight_seats", "seats in use, all lanes")?,
+            pressure: register
+                .gauge("pressure_ratio", "how many times slower than its calm the apiserver answers")?,
+            overload: register.gauge("overload_level", "0 normal, 1 brown, 2 red, 3 cold, 4 ramp")?,
+            upstream_up: register.gauge("upstream_up", "1 while the apiserver answers probes")?,
+            upstream_connections: register
+                .gauge("upstream_connections", "open connections to the apiserver")?,
+            upstream_streams: register
+                .gauge("upstream_streams", "requests and watches on those connections")?,
+            upstream_opened: register.counter("upstream_connections_opened_total", "connections opened")?,
+        })
+    }
+
+    fn set(&self, flow: &Snapshot, upstream: UpstreamGauges) {
+        for lane in Lane::ALL {
+            let now = flow.lane(lane);
+            let label = &[lane.as_str()];
+            self.executing_seats.with_label_values(label).set(f64::from(now.seats.0));
+            self.executing_requests.with_label_values(label).set(f64::from(now.executing));
+            self.waiting.with_label_values(label).set(f64::from(now.waiting));
+            self.current_seats.with_label_values(label).set(f64::from(now.ceiling.0));
+            self.watches.with_label_values(label).set(f64::from(now.watches));
+        }
+        self.limit.set(f64::from(flow.limit.0));
+        self.inflight.set(f64::from(flow.used.0));
+        self.pressure.set(flow.pressure);
+        self.overload.set(f64::from(flow.state as u8));
+        self.upstream_up.set(if upstream.up { 1.0 } else { 0.0 });
+        self.upstream_connections.set(gauge(upstream.connections as usize));
+        self.upstream_streams.set(gauge(upstream.streams as usize));
+        let opened_before = self.upstream_opened.get();
+        self.upstream_opened.inc_by(upstream.opened.saturating_sub(opened_before));
+    }
+}
+
+struct Register<'a>(&'a Registry);
+
+impl Register<'_> {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let metric = IntCounter::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        let metric = Gauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
+        let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["lane"])?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+        let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn build_info(&self) -> Result<(), prometheus::Error> {
+        let info = self.gauges("build_info", "1, with the version as its label", &["version"])?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        Ok(())
+    }
+}
+
+fn per_lane(metric: &HistogramVec) -> [Histogram; Lane::COUNT] {
+    Lane::ALL.map(|lane| metric.with_label_values(&[lane.as_str()]))
+}
+
+fn gauge(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+fn code_slot(status: u16) -> usize {
+    CODES
+        .iter()
+        .position(|code| *code == status)
+        .unwrap_or_else(|| CODES.len() + usize::from(status / 100).min(CODE_CLASSES.len() - 1))
+}
+
+fn code_label(slot: usize) -> &'static str {
+    const LABELS: [&str; CODES.len()] = [
+        "101", "200", "201", "202", "204", "206", "301", "302", "304", "307", "400", "401", "403", "404",
+        "405", "409", "410", "413", "422", "429", "503", "504",
+    ];
+    LABELS.get(slot).copied().unwrap_or_else(|| CODE_CLASSES[slot - CODES.len()])
+}
+
+/// The SLO dashboards' words for verbs, as kube-apiserver's metrics use them.
+const fn verb_slot(verb: Verb) -> usize {
+    match verb {
+        Verb::Get | Verb::Head => 0,
+        Verb::List => 1,
+        Verb::Watch => 2,
+        Verb::Create | Verb::Post => 3,
+        Verb::Update | Verb::Put => 4,
+        Verb::Patch => 5,
+        Verb::Delete => 7,
+        Verb::DeleteCollection => 8,
+        Verb::Proxy => 9,
+        _ => 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_a_label_and_unknown_ones_share_their_class() {
+        assert_eq!(code_label(code_slot(429)), "429");
+        assert_eq!(code_label(code_slot(418)), "4xx");
+        assert_eq!(code_label(code_slot(999)), "5xx");
+        for status in 0..1000 {
+            assert!(code_slot(status) < CODE_SLOTS, "status {status} has no slot");
+        }
+    }
+
+    #[test]
+    fn the_label_of_each_code_slot_is_that_code() {
+        for code in CODES {
+            assert_eq!(code_label(code_slot(code)), code.to_string());
+        }
+    }
+}

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Everything that has to be true before a change lands. Each step says what it does; the last line counts them.
+# Steps go on after a failure, so that one run shows everything that is wrong.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+passed=0 failed=0 skipped=0 log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+
+step() { # name command...
+  local name=$1 started=$SECONDS; shift
+  printf '== %s\n' "$name"
+  if "$@"; then
+    passed=$((passed + 1)); printf '   ok: %s (%d s)\n' "$name" $((SECONDS - started))
+  else
+    failed=$((failed + 1)); printf '   FAILED: %s (%d s)\n' "$name" $((SECONDS - started))
+  fi
+}
+
+missing=()
+need() { # command package: installed by apt when we are root, named otherwise
+  command -v "$1" >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+  fi
+  command -v "$1" >/dev/null || missing+=("$1 (Debian: $2)")
+}
+
+for rust in cargo rustc; do command -v $rust >/dev/null || missing+=("$rust (https://rustup.rs)"); done
+command -v go >/dev/null || missing+=("go >= 1.24 (https://go.dev/dl)")
+need cc gcc
+need cmake cmake
+need taskset util-linux
+need tar tar
+if [ ${#missing[@]} -gt 0 ]; then
+  printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
+  exit 2
+fi
+
+deny() {
+  local cache=${XDG_CACHE_HOME:-$HOME/.cache}/spillway/cargo-deny-0.20.2
+  if [ ! -x "$cache/bin/cargo-deny" ]; then
+    echo "   building cargo-deny once, into the user's cache"
+    cargo install cargo-deny --version 0.20.2 --locked --no-default-features --quiet --root "$cache" || return 1
+  fi
+  "$cache/bin/cargo-deny" --offline --log-level warn --config .deny.toml check bans licenses sources
+}
+
+step "format" cargo fmt --check
+step "lints" cargo clippy --locked --all-targets --quiet -- -D warnings
+step "dependencies: bans, licenses, sources" deny
+step "programs of a real cluster (built once)" bash -c 'tests/cluster/build.sh > '"$log"'/bin'
+export SPILLWAY_CLUSTER_BIN; SPILLWAY_CLUSTER_BIN=$(cat "$log/bin" 2>/dev/null || true)
+step "unit, documentation, tidy and integration tests" cargo test --locked
+step "documentation builds" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+step "the release binary" cargo build --release --locked --quiet --bin spillway
+step "the demo, headless" "${CARGO_TARGET_DIR:-target}/release/spillway" demo --headless
+
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" = 0 ]
