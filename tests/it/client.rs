@@ -6,7 +6,9 @@
 // The test bed measures real time, and says what it expected by panicking.
 #![allow(clippy::disallowed_methods, clippy::expect_used)]
 
-use std::{convert::Infallible, fmt, fs, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, fmt, fs, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
@@ -76,12 +78,15 @@ impl Caller {
         let tls = match who {
             Credential::Certificate(pair) => {
                 let key = PrivateKeyDer::from_pem_file(&pair.key).expect("the test's key is PEM");
-                tls.with_client_auth_cert(certificates(&pair.cert), key).expect("certificate and key are a pair")
+                tls.with_client_auth_cert(certificates(&pair.cert), key)
+                    .expect("certificate and key are a pair")
             }
             Credential::Token(_) | Credential::None => tls.with_no_client_auth(),
         };
         let authorization = match who {
-            Credential::Token(token) => Some(HeaderValue::try_from(format!("Bearer {token}")).expect("ASCII token")),
+            Credential::Token(token) => {
+                Some(HeaderValue::try_from(format!("Bearer {token}")).expect("ASCII token"))
+            }
             Credential::Certificate(_) | Credential::None => None,
         };
         Self { address, tls, authorization }
@@ -131,7 +136,12 @@ impl Caller {
                 (Sender::Http2(sender), tokio::spawn(connection))
             }
         };
-        Connection { sender, task, authority: self.address.to_string(), authorization: self.authorization.clone() }
+        Connection {
+            sender,
+            task,
+            authority: self.address.to_string(),
+            authorization: self.authorization.clone(),
+        }
     }
 
     /// One request over a connection of its own.
@@ -199,7 +209,10 @@ impl Connection {
     /// Waits until the server has closed the connection.
     pub(crate) async fn closed(self) -> Result<(), Failed> {
         drop(self.sender);
-        within("the connection to close", self.task).await.expect("the connection's task is not aborted").map_err(Failed)
+        within("the connection to close", self.task)
+            .await
+            .expect("the connection's task is not aborted")
+            .map_err(Failed)
     }
 
     /// Whether the connection still takes requests.
@@ -236,7 +249,8 @@ pub(crate) struct Answer {
 impl Answer {
     /// The body as JSON; panics with its text if it is something else.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("expected JSON, but {e}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("expected JSON, but {e}: {}", self.text()))
     }
 
     pub(crate) fn text(&self) -> String {
@@ -301,7 +315,9 @@ pub(crate) fn send(method: Method, path: &str, body: impl Into<Bytes>) -> Reques
 
 /// The request with one more header.
 pub(crate) fn with(mut request: Request<Body>, name: &'static str, value: &str) -> Request<Body> {
-    request.headers_mut().append(name, HeaderValue::try_from(value).expect("the test's header value is valid"));
+    request
+        .headers_mut()
+        .append(name, HeaderValue::try_from(value).expect("the test's header value is valid"));
     request
 }
 
@@ -319,5 +335,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 fn certificates(path: &Path) -> Vec<CertificateDer<'static>> {
     let pem = fs::read(path).expect("the test's certificates can be read");
-    CertificateDer::pem_slice_iter(&pem).map(|certificate| certificate.expect("the test's certificates are PEM")).collect()
+    CertificateDer::pem_slice_iter(&pem)
+        .map(|certificate| certificate.expect("the test's certificates are PEM"))
+        .collect()
 }

@@ -46,7 +46,12 @@ impl Both {
         };
         let direct = said(&self.direct, CLUSTER.apiserver_addr().to_string());
         let through = said(&self.through, TARGET.address().to_string());
-        assert_eq!(through, direct, "kubectl {args:?} through spillway (left) and directly; {}", TARGET.log());
+        assert_eq!(
+            through,
+            direct,
+            "kubectl {args:?} through spillway (left) and directly; {}",
+            TARGET.log()
+        );
         direct.1 + &direct.2
     }
 }
@@ -124,7 +129,17 @@ fn writes_arrive() {
     assert_eq!(made(".metadata.labels.team") + &made(".metadata.annotations.note"), "platformtwo words");
 
     run(&["delete", "configmap", "made", "applied"]);
-    assert_eq!(run(&["get", "configmaps", "-o", "name", "--ignore-not-found", "--field-selector=metadata.name=made"]), "");
+    assert_eq!(
+        run(&[
+            "get",
+            "configmaps",
+            "-o",
+            "name",
+            "--ignore-not-found",
+            "--field-selector=metadata.name=made"
+        ]),
+        ""
+    );
 }
 
 #[test]
@@ -149,7 +164,8 @@ fn a_watch_shows_changes_as_they_happen() {
     let admin = CLUSTER.admin_kubeconfig();
     for step in ["1", "2", "3"] {
         let patch = format!(r#"{{"data":{{"step":"{step}"}}}}"#);
-        CLUSTER.kubectl_ok(&admin, &["patch", "configmap", "c0", "-n", "watched", "--type=merge", "-p", &patch]);
+        CLUSTER
+            .kubectl_ok(&admin, &["patch", "configmap", "c0", "-n", "watched", "--type=merge", "-p", &patch]);
         expect(&format!("MODIFIED c0 {step}"));
     }
     CLUSTER.kubectl_ok(&admin, &["delete", "configmap", "c0", "-n", "watched"]);
@@ -164,7 +180,8 @@ fn a_new_kind_can_be_defined_and_used() {
     let alice = TARGET.kubeconfig(&CLUSTER, &CLUSTER.alice());
     CLUSTER.kubectl_with_input(&alice, &["apply", "-f", "-"], CUSTOM_KIND);
     CLUSTER.kubectl_ok(&alice, &["wait", "--for=condition=Established", "crd/floodgates.test.spillway.dev"]);
-    let gate = "apiVersion: test.spillway.dev/v1\nkind: Floodgate\nmetadata: {name: north}\nspec: {open: true}";
+    let gate =
+        "apiVersion: test.spillway.dev/v1\nkind: Floodgate\nmetadata: {name: north}\nspec: {open: true}";
     // The definition is established a moment before the server serves it everywhere.
     wait_for("a custom resource to be created", PATIENCE, || {
         let mut apply = CLUSTER.kubectl_command(&alice);
@@ -225,14 +242,18 @@ fn nobody_in_particular_is_refused_as_directly() {
     ];
     for stranger in strangers {
         let said = Both::of(&stranger).same(&["get", "--raw", "/api/v1/pods"]);
-        assert!(said.contains("Unauthorized") || said.contains("provide credentials"), "{stranger:?}: {said}");
+        assert!(
+            said.contains("Unauthorized") || said.contains("provide credentials"),
+            "{stranger:?}: {said}"
+        );
     }
 }
 
 #[test]
 fn impersonation_needs_rights_and_uses_them() {
     let alice = Both::of(&CLUSTER.alice());
-    let said = alice.same(&["auth", "whoami", "-o", "jsonpath={.status.userInfo}", "--as=bob", "--as-group=crew"]);
+    let said =
+        alice.same(&["auth", "whoami", "-o", "jsonpath={.status.userInfo}", "--as=bob", "--as-group=crew"]);
     assert!(said.contains(r#""username":"bob""#) && said.contains("crew"), "{said}");
     let said = alice.same(&["get", "nodes", "--as=bob"]);
     assert!(said.contains("User \"bob\" cannot list resource \"nodes\""), "{said}");
@@ -240,7 +261,13 @@ fn impersonation_needs_rights_and_uses_them() {
     let token = CLUSTER.token("impersonation", "agent", "1h");
     let viewer = Credential::Certificate(CLUSTER.pki.client("viewer", "victor", &["platform-viewers"]));
     for who in [Credential::Token(token), viewer] {
-        let said = Both::of(&who).same(&["get", "--raw", "/api/v1/nodes", "--as=system:admin", "--as-group=system:masters"]);
+        let said = Both::of(&who).same(&[
+            "get",
+            "--raw",
+            "/api/v1/nodes",
+            "--as=system:admin",
+            "--as-group=system:masters",
+        ]);
         assert!(said.contains("cannot impersonate"), "{said}");
     }
     // A group without a user is a mistake that only the server may name.

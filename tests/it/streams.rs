@@ -24,10 +24,6 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// SPDY loses the outcome of a command that ends while its streams are still being set up, with or without a proxy
-/// (its client reads the end of the connection before the error stream): such commands get a few attempts.
-const SPDY_ATTEMPTS: usize = 5;
-
 /// One operator who streams over one protocol.
 struct Operator {
     name: String,
@@ -58,18 +54,10 @@ impl Operator {
         self.kubectl(&[&["exec", "-i", FAKE_POD, "--"], command].concat())
     }
 
-    /// The outcome of a command that ends at once, which `wanted` accepts.
-    fn short(&self, command: &[&str], wanted: impl Fn(&Output) -> bool) {
-        let attempts = if self.websockets { 1 } else { SPDY_ATTEMPTS };
-        let mut last = None;
-        for _ in 0..attempts {
-            let output = self.exec(command).output().unwrap();
-            if wanted(&output) {
-                return;
-            }
-            last = Some(output);
-        }
-        panic!("{}: exec {command:?}: {last:?}; {}", self.name, TARGET.log());
+    fn outcome(&self, command: &[&str]) -> (Option<i32>, String, String) {
+        let Output { status, stdout, stderr } = self.exec(command).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code(), text(stdout), text(stderr))
     }
 
     /// Fails unless every stream of this operator at `subresource` used the operator's protocol.
@@ -99,11 +87,20 @@ fn audited(user: &str, subresource: &str, stage: &str) -> Vec<String> {
 #[test]
 fn exec_passes_output_input_and_exit_codes() {
     for operator in Operator::both("exec") {
-        operator.short(&["echo", "a", "b"], |said| said.stdout == b"a b\n" && said.status.success());
-        operator.short(&["exit", "42"], |said| said.status.code() == Some(42));
-        operator.short(&["no-such-command"], |said| {
-            said.status.code() == Some(127) && String::from_utf8_lossy(&said.stderr).contains("not in the fixed table")
-        });
+        let (name, outcome) = (&operator.name, |command| operator.outcome(command));
+        assert_eq!(
+            outcome(&["echo", "a", "b"]),
+            (Some(0), "a b\n".into(), String::new()),
+            "{name}: {}",
+            TARGET.log()
+        );
+        assert_eq!(outcome(&["exit", "42"]).0, Some(42), "{name}: {}", TARGET.log());
+        let (code, _, error) = outcome(&["no-such-command"]);
+        assert!(
+            code == Some(127) && error.contains("not in the fixed table"),
+            "{name}: {error}; {}",
+            TARGET.log()
+        );
         let long = operator.exec(&["bytes", "3000000"]).output().unwrap();
         assert_eq!(long.stdout.len(), 3_000_000, "{}: {}", operator.name, TARGET.log());
 
@@ -138,7 +135,12 @@ fn files_are_copied_both_ways() {
         let pod = format!("{FAKE_POD}:/{}", operator.name);
         for (from, to) in [(path("out"), pod.clone()), (pod, path("back"))] {
             let copied = operator.kubectl(&["cp", &from, &to]).output().unwrap();
-            assert!(copied.status.success(), "{} cp {from} {to}: {copied:?}; {}", operator.name, TARGET.log());
+            assert!(
+                copied.status.success(),
+                "{} cp {from} {to}: {copied:?}; {}",
+                operator.name,
+                TARGET.log()
+            );
         }
         assert!(fs::read(local.join("back/sub/file")).unwrap() == content, "{}: other bytes", operator.name);
         operator.used_only_own_protocol("exec");
@@ -166,7 +168,12 @@ fn ports_are_forwarded() {
         assert!(exchange(echo, &long) == long, "{}: other bytes; {}", operator.name, TARGET.log());
         for turn in 0..3 {
             let page = exchange(web, &format!("GET /turn/{turn} HTTP/1.0\r\n\r\n"));
-            assert!(page.contains(&format!("GET /turn/{turn}")), "{}: {page}; {}", operator.name, TARGET.log());
+            assert!(
+                page.contains(&format!("GET /turn/{turn}")),
+                "{}: {page}; {}",
+                operator.name,
+                TARGET.log()
+            );
         }
         end(forward);
         operator.used_only_own_protocol("portforward");
