@@ -3,6 +3,8 @@
 //!
 //! A single crate does not keep layers by itself; this test does. The table is `docs/ARCHITECTURE.md`'s.
 
+#![allow(clippy::expect_used, reason = "a rule that cannot read the sources must fail, whoever calls it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -134,10 +136,11 @@ fn the_pure_core_has_no_side_effects() {
     let mut wrong = Vec::new();
     for source in sources().into_iter().filter(|source| PURE.contains(&source.module().as_str())) {
         for (number, line) in source.code() {
-            for word in IMPURE.iter().filter(|word| line.contains(*word)) {
+            let code = line.split("//").next().unwrap_or_default();
+            for word in IMPURE.iter().filter(|word| code.contains(*word)) {
                 wrong.push(format!("{}:{number}: {word} in the pure core", source.name));
             }
-            if line.contains("governor") && !source.name.ends_with("flow/rate.rs") {
+            if code.contains("governor") && !source.name.ends_with("flow/rate.rs") {
                 wrong.push(format!("{}:{number}: governor belongs to flow/rate.rs alone", source.name));
             }
         }
@@ -330,8 +333,9 @@ fn registered_metrics(code: &str) -> BTreeSet<String> {
     names
 }
 
+/// Sources of the product; files of tests have names of their own.
 fn sources() -> Vec<Source> {
-    sources_below("src")
+    sources_below("src").into_iter().filter(|source| !source.name.ends_with("tests.rs")).collect()
 }
 
 fn sources_below(folder: &str) -> Vec<Source> {

@@ -12,6 +12,8 @@ use std::io::{IsTerminal, Write};
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Colour;
+
 /// How a command ended; the number is the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -60,10 +62,11 @@ pub fn dispatch(
             return ending;
         }
     };
-    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = if terminal { Colour::Always } else { Colour::Never };
     match cli.command {
-        Command::Run(args) => run::run(&args, out, err, color),
-        Command::Validate(args) => validate::run(&args, out, err, color),
+        Command::Run(args) => run::run(&args, out, err, colour),
+        Command::Validate(args) => validate::run(&args, out, err, colour),
         Command::Demo(args) => demo::run(&args, out, err),
     }
 }

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 
 use super::Ending;
 use crate::app;
-use crate::config;
+use crate::config::{self, Colour};
 use crate::telemetry;
 
 /// Starts the proxy. Every bound address is printed; SIGTERM and SIGINT drain it.
@@ -29,20 +29,27 @@ pub struct Args {
 }
 
 /// Runs until a signal ends it.
-pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, color: bool) -> Ending {
+pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Ending {
     let files: Vec<PathBuf> = args.config.iter().chain(&args.policy).cloned().collect();
     let loaded = match config::load(&files) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
             // A closed standard error cannot be told anything; the exit code still says it.
-            let _ = write!(err, "{}", diagnostics.render(color));
+            let _ = write!(err, "{}", config::human(&diagnostics, colour));
             return Ending::Config;
         }
     };
-    let _ = write!(err, "{}", loaded.warnings.render(color));
-    let logging = &loaded.proxy.logging;
-    telemetry::install_log(app::log_format(logging.format), logging.level.as_str());
-    let running = match app::start(&loaded.proxy, &loaded.policy) {
+    let _ = write!(err, "{}", config::human(&loaded.warnings, colour));
+    let Some(proxy) = &loaded.proxy else {
+        let _ = writeln!(
+            err,
+            "error: no ProxyConfiguration in {}; config/spillway.yaml is an example",
+            names(&files)
+        );
+        return Ending::Config;
+    };
+    telemetry::install_log(app::log_format(proxy.logging.format), proxy.logging.level.as_str());
+    let running = match app::start(proxy, &loaded.policy) {
         Ok(running) => running,
         Err(error) => {
             let _ = writeln!(err, "error: {}", app::chain(&error));
@@ -58,4 +65,8 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, color: bool) -
             Ending::Failed
         }
     }
+}
+
+fn names(files: &[PathBuf]) -> String {
+    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,34 @@
 //! What did the operator ask for, and is it sane?
+//!
+//! Two kinds of document, in one or several YAML files: `ProxyConfiguration` ([`ProxyConfiguration`]) is plumbing,
+//! `TrafficPolicy` ([`TrafficPolicy`]) is who goes first. [`load()`] reads files, fills in defaults and checks
+//! everything, or reports every mistake at once, each with its place and what to try. Defaults live in the types.
+//!
+//! From text to types: `yaml` gives a tree with places, `section` reads it and collects mistakes, `read_proxy` and
+//! `read_traffic` know the keys, `analyze` judges rules, `files` looks at the files that are named.
+//!
+//! Left out: behaviour, and the contents of certificates and keys.
 
+mod analyze;
+mod diagnostic;
+mod files;
+mod load;
 mod proxy;
+mod quantity;
+mod read_proxy;
+mod read_traffic;
+mod render;
+mod section;
+mod source;
 mod traffic;
+mod yaml;
 
+#[cfg(test)]
+mod tests;
+
+pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+pub use load::{API_VERSION, Document, DocumentKind, FileChecks, Loaded, default_policy, load, load_with};
 pub use proxy::*;
+pub use render::{Colour, human, json};
+pub use source::Place;
 pub use traffic::*;

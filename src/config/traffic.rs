@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::policy::{Lane, LaneSettings, Rule};
+use crate::policy::{Lane, LaneSettings, Policy, PolicyError, Rule};
 
 /// The embedded default: the lanes and rules a cluster gets when nobody says anything.
 pub const DEFAULT_POLICY_YAML: &str = include_str!("../../config/policy.yaml");
@@ -28,6 +28,14 @@ impl TrafficPolicy {
     #[must_use]
     pub const fn lanes(&self) -> [LaneSettings; Lane::COUNT] {
         self.lanes
+    }
+
+    /// The policy in the form that decides. `seed` keeps flow keys of this process from being guessed.
+    ///
+    /// # Errors
+    /// None for a policy that [`super::load()`] accepted; one built by hand may break a rule of [`Policy::new`].
+    pub fn compile(&self, seed: u64) -> Result<Policy, PolicyError> {
+        Policy::new(self.rules.clone(), self.lanes, seed)
     }
 }
 

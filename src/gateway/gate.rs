@@ -204,3 +204,87 @@ impl Drop for Permit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::flow::{Encoding, Key, Kind, Settings};
+    use crate::policy::Lane;
+    use crate::request::{DecodedPath, RequestInfo};
+    use crate::units::Seats;
+
+    /// What may happen to a request.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        Answered,
+        ClientLeaves,
+        WatchThatStays,
+        HandlerPanics,
+    }
+
+    fn fates() -> impl Strategy<Value = Vec<(Fate, usize)>> {
+        let fate = prop_oneof![
+            Just(Fate::Answered),
+            Just(Fate::ClientLeaves),
+            Just(Fate::WatchThatStays),
+            Just(Fate::HandlerPanics),
+        ];
+        prop::collection::vec((fate, 1..Lane::COUNT), 1..80)
+    }
+
+    fn arrival(lane: Lane, kind: Kind, client: u64) -> Arrival {
+        let path = DecodedPath::new("/api/v1/pods").unwrap();
+        let info = RequestInfo::new("GET", &path, None).unwrap();
+        let key = Key::of(&info, Encoding::Json);
+        Arrival { lane, flow: client, client, key, kind, exempt: false }
+    }
+
+    async fn live(gate: Arc<Gate>, fate: Fate, arrival: Arrival) {
+        let Ok((permit, _waited)) = gate.enter(clock::now(), &arrival).await else { return };
+        tokio::task::yield_now().await;
+        match fate {
+            Fate::Answered => {
+                permit.first_byte(clock::now());
+                permit.finish(End::Success, 1_000);
+            }
+            Fate::WatchThatStays => {
+                permit.first_byte(clock::now());
+                permit.burst_done();
+                tokio::task::yield_now().await;
+            }
+            Fate::HandlerPanics => panic!("a handler's panic, on purpose"),
+            Fate::ClientLeaves => std::future::pending().await,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn seats_return_to_zero_after_any_mix_of_ends(fates in fates()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let settings = Settings { limit: crate::flow::LimitSettings { start: Seats(12), ..Default::default() }, ..Settings::default() };
+            let gate = Gate::new(Scheduler::new(settings, 7, clock::now()));
+            runtime.block_on(async {
+                let tasks: Vec<JoinHandle<()>> = fates.iter().enumerate().map(|(client, (fate, lane))| {
+                    let kind = if matches!(fate, Fate::WatchThatStays) { Kind::Watch } else { Kind::Short };
+                    let arrival = arrival(Lane::ALL[*lane], kind, client as u64);
+                    tokio::spawn(live(Arc::clone(&gate), *fate, arrival))
+                }).collect();
+                for _ in 0..4 {
+                    tokio::task::yield_now().await;
+                }
+                for task in tasks {
+                    task.abort();
+                    let _ = task.await;
+                }
+            });
+            let after = gate.snapshot();
+            prop_assert_eq!(after.used, Seats::ZERO);
+            prop_assert_eq!(after.tickets, 0);
+            prop_assert!(gate.inner.lock().waiting.is_empty());
+        }
+    }
+}

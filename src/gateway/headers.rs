@@ -8,39 +8,16 @@
 
 use std::fmt::Write as _;
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
 
 use crate::identity::{GROUP_AUTHENTICATED, Identity};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
-const PROXY_AUTHENTICATE: HeaderName = HeaderName::from_static("proxy-authenticate");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REMOTE_USER: HeaderName = HeaderName::from_static("x-remote-user");
 const X_REMOTE_GROUP: HeaderName = HeaderName::from_static("x-remote-group");
 const X_REMOTE_UID: HeaderName = HeaderName::from_static("x-remote-uid");
 /// Joins our log with the apiserver's audit log.
 pub(super) const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-
-/// Headers that belong to one connection, not to the message.
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHORIZATION,
-    PROXY_AUTHENTICATE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
 
 /// Why a request's headers are not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,12 +55,23 @@ pub(super) fn clean_request(headers: &mut HeaderMap) -> Result<Wishes, BadHeader
     }
     wishes.upgrade = names_upgrade && headers.contains_key(UPGRADE);
 
-    let wants_trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    for name in &HOP_BY_HOP {
-        let kept = wishes.upgrade && (*name == UPGRADE || *name == CONNECTION);
-        if !kept {
-            headers.remove(name);
+    // One pass over what is there: looking up every name that might be costs more than a decision.
+    let mut removed: Vec<HeaderName> = Vec::new();
+    let mut wants_trailers = false;
+    for (name, value) in headers.iter() {
+        match fate_of(name.as_str()) {
+            Fate::Passes => {}
+            Fate::Impersonates => wishes.impersonates = true,
+            Fate::HopByHop if wishes.upgrade && (*name == UPGRADE || *name == CONNECTION) => {}
+            Fate::HopByHop => {
+                wants_trailers |= *name == TE && value.as_bytes().eq_ignore_ascii_case(b"trailers");
+                removed.push(name.clone());
+            }
+            Fate::Removed => removed.push(name.clone()),
         }
+    }
+    for name in removed {
+        headers.remove(name);
     }
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -91,40 +79,41 @@ pub(super) fn clean_request(headers: &mut HeaderMap) -> Result<Wishes, BadHeader
     if wishes.upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
-    // We answer 100 Continue ourselves, once the request has been let in.
-    headers.remove(EXPECT);
-    headers.remove(FORWARDED);
-    headers.remove(X_REAL_IP);
-
-    let mut forged: Vec<HeaderName> = Vec::new();
-    for name in headers.keys() {
-        match claim_of(name.as_str()) {
-            Claim::None => {}
-            Claim::Impersonation => wishes.impersonates = true,
-            Claim::Forged => forged.push(name.clone()),
-        }
-    }
-    for name in forged {
-        headers.remove(name);
-    }
     Ok(wishes)
 }
 
-enum Claim {
-    None,
-    Impersonation,
-    Forged,
+/// What becomes of a header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    /// Passes, and lowers the caller's rank.
+    Impersonates,
+    /// Belongs to one connection, not to the message.
+    HopByHop,
+    /// Only we may say it, or we answer it ourselves.
+    Removed,
 }
 
 /// `x-remote-*` is ours alone to say. The spellings with underscores mean nothing to kube-apiserver, but another
-/// layer could map them: they do not pass either.
-fn claim_of(name: &str) -> Claim {
-    if name.starts_with("x-remote-") || name.starts_with("x_remote_") || name.starts_with("impersonate_") {
-        Claim::Forged
-    } else if name.starts_with("impersonate-") {
-        Claim::Impersonation
-    } else {
-        Claim::None
+/// layer could map them: they do not pass either. `expect` is answered by us, once the request has been let in.
+fn fate_of(name: &str) -> Fate {
+    match name {
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authorization"
+        | "proxy-authenticate"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
+        | "http2-settings" => Fate::HopByHop,
+        "expect" | "forwarded" | "x-real-ip" => Fate::Removed,
+        _ if name.starts_with("impersonate-") => Fate::Impersonates,
+        _ if ["x-remote-", "x_remote_", "impersonate_"].iter().any(|prefix| name.starts_with(prefix)) => {
+            Fate::Removed
+        }
+        _ => Fate::Passes,
     }
 }
 
@@ -138,11 +127,12 @@ fn is_end_to_end(name: &str) -> bool {
 
 /// Removes the hop-by-hop headers of an answer; those of a granted upgrade stay.
 pub(super) fn clean_response(headers: &mut HeaderMap, upgraded: bool) {
-    for name in &HOP_BY_HOP {
-        let kept = upgraded && (*name == UPGRADE || *name == CONNECTION);
-        if !kept {
-            headers.remove(name);
-        }
+    let passes = |name: &HeaderName| {
+        fate_of(name.as_str()) != Fate::HopByHop || (upgraded && (*name == UPGRADE || *name == CONNECTION))
+    };
+    let removed: Vec<HeaderName> = headers.keys().filter(|name| !passes(name)).cloned().collect();
+    for name in removed {
+        headers.remove(name);
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Match {
     /// Plain paths; a rule with paths never fits a resource.
     pub paths: Vec<Pattern>,
     /// How much the request can touch.
-    pub scopes: Vec<Scope>,
+    pub scope: Option<Scope>,
     /// Only requests that read a collection whole (`true`), or only others (`false`).
     pub unpaged: Option<bool>,
     /// User agents, one of which must fit. The client chooses this text, so it may only lower.
@@ -120,7 +120,7 @@ impl Match {
             && (self.resources.is_empty() || self.resources.iter().any(|resource| resource.matches(info)))
             && (self.paths.is_empty() || !info.is_resource && fits_any(&self.paths, info.path))
             && (self.namespaces.is_empty() || info.is_resource && fits_any(&self.namespaces, info.namespace))
-            && (self.scopes.is_empty() || self.scopes.contains(&info.scope()))
+            && self.scope.is_none_or(|scope| scope == info.scope())
             && self.unpaged.is_none_or(|unpaged| unpaged == info.is_unpaged())
             && self.fits_user_agent(hints.user_agent.unwrap_or(""))
     }

@@ -46,12 +46,19 @@ impl LaneSettings {
         match lane {
             // Never consulted for L; a whole share keeps a table of lanes without a hole.
             Lane::BreakGlass => Self::new(100, 0, 0, 0, 0, None),
+            // A kubelet's own client allows itself 50/s and 100 at once.
             Lane::NodeHealth => Self::new(125, 15, 0, 1_000, 1_000, Some((50, 100))),
-            Lane::ControlPlane => Self::new(110, 10, 0, 1_000, 500, Some((400, 800))),
-            Lane::Platform => Self::new(100, 10, 0, 1_000, 500, Some((200, 400))),
-            Lane::Operators => Self::new(100, 5, 8, 2_000, 200, Some((50, 300))),
+            // Some tens per second are usual; operators of large clusters raise the controllers' own limits to hundreds.
+            Lane::ControlPlane => Self::new(110, 10, 0, 1_000, 500, Some((1_000, 2_000))),
+            // One service account stands for all nodes: kube-proxy or a CNI agent on 5,000 of them starts 100/s when calm.
+            Lane::Platform => Self::new(100, 10, 0, 1_000, 500, Some((1_000, 2_000))),
+            // kubectl allows itself 50/s, and 300 at once for discovery.
+            Lane::Operators => Self::new(100, 5, 8, 2_000, 64, Some((50, 300))),
+            // Argo CD allows itself 50/s and 100 at once, controllers 20/s: twice the busiest.
             Lane::Workload => Self::new(85, 10, 0, 300, 300, Some((100, 200))),
-            Lane::Unknown => Self::new(70, 2, 0, 0, 0, Some((20, 60))),
+            // All unverified callers count as one client here.
+            Lane::Unknown => Self::new(70, 2, 0, 0, 0, Some((200, 400))),
+            // A well-made agent needs 0.004/s a node: enough for 1,250 nodes under one service account.
             Lane::Telemetry => Self::new(60, 4, 0, 0, 0, Some((5, 20))),
         }
     }

@@ -99,7 +99,7 @@ fn the_break_glass_lane_is_entered_by_credential_alone() {
 
 #[test]
 fn lowering_rules_apply_wherever_they_stand_and_never_raise() {
-    let heavy = || lowering(Lane::Workload, Match { scopes: vec![Scope::Cluster], ..Match::default() });
+    let heavy = || lowering(Lane::Workload, Match { scope: Some(Scope::Cluster), ..Match::default() });
     let agents =
         || lowering(Lane::Telemetry, Match { user_agents: patterns(&["agent/*"]), ..Match::default() });
     let platform = || rule(Lane::Platform, Match::default());

@@ -202,17 +202,14 @@ spec:
     spec: {terminationGracePeriodSeconds: 0, containers: [{name: agent, image: 'registry.k8s.io/pause:3.10'}]}
 ";
 
-/// Only started by the next test, as a process of its own.
-#[test]
-#[ignore = "waits to be killed"]
-fn holds_a_cluster_until_killed() {
+/// Names the file into which a second process of this test writes what it holds.
+const HOLDER_FILE: &str = "SPILLWAY_TEST_IDS";
+
+/// What the second process does: it holds a cluster until it is killed.
+fn hold_a_cluster(file: &std::ffi::OsStr) -> ! {
     let cluster = Cluster::start(ClusterOptions::default());
     let ids = ["etcd", "apiserver"].map(|part| cluster.pid(part).unwrap());
-    std::fs::write(
-        std::env::var("SPILLWAY_TEST_IDS").unwrap(),
-        format!("{ids:?} {}", cluster.paths.dir.display()),
-    )
-    .unwrap();
+    std::fs::write(file, format!("{ids:?} {}", cluster.paths.dir.display())).unwrap();
     loop {
         std::thread::park();
     }
@@ -220,11 +217,14 @@ fn holds_a_cluster_until_killed() {
 
 #[test]
 fn nothing_is_left_of_a_cluster_whose_process_is_killed() {
+    if let Some(file) = std::env::var_os(HOLDER_FILE) {
+        hold_a_cluster(&file);
+    }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ids");
     let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "cluster_selftest::holds_a_cluster_until_killed"])
-        .env("SPILLWAY_TEST_IDS", &file)
+        .args(["--exact", "cluster_selftest::nothing_is_left_of_a_cluster_whose_process_is_killed"])
+        .env(HOLDER_FILE, &file)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module a subject.
 
+mod apiserver;
 mod bad_input;
 mod break_glass;
 mod client;
@@ -12,3 +13,4 @@ mod payloads;
 mod refusal;
 mod spillway;
 mod streams;
+mod upstream;
