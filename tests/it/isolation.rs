@@ -22,13 +22,13 @@ use tokio::task::JoinSet;
 
 use crate::{
     client::{Caller, Connection, Events, Protocol, block_on, get, within},
-    cluster::Credential,
+    cluster::{Credential, wait_for},
     spillway::{CLUSTER, TARGET},
 };
 
-/// The bystander's pace, and how often it asks: five seconds altogether.
+/// The bystander's pace, and how often it asks: three seconds altogether.
 const PACE: Duration = Duration::from_millis(10);
-const QUESTIONS: usize = 500;
+const QUESTIONS: usize = 300;
 
 const NAMESPACE: &str = "bystander";
 
@@ -42,6 +42,14 @@ fn no_watch_drops_while_others_fail_to_authenticate() {
     let controllers = Credential::Certificate(CLUSTER.paths.controllers.clone());
     let token = Credential::Token(CLUSTER.token(NAMESPACE, "watcher", "1h"));
     CLUSTER.apply(&BINDING.replace("NAMESPACE", NAMESPACE));
+    wait_for("the token's rights to take effect", Duration::from_secs(30), || {
+        let watcher = format!("--as=system:serviceaccount:{NAMESPACE}:watcher");
+        let asked = CLUSTER.kubectl(
+            &CLUSTER.admin_kubeconfig(),
+            &["auth", "can-i", "list", "configmaps", "-n", NAMESPACE, &watcher],
+        );
+        if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stdout).into()) }
+    });
     for (round, who) in [controllers, token].iter().enumerate() {
         block_on(bystander_keeps_its_watches(&TARGET.caller(who), round));
     }
@@ -151,8 +159,13 @@ async fn disturb(
 /// A service account may watch only what it was given.
 const BINDING: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: watcher, namespace: NAMESPACE}
+rules: [{apiGroups: [''], resources: [configmaps], verbs: [get, list, watch]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: watcher, namespace: NAMESPACE}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: watcher}
 subjects: [{kind: ServiceAccount, name: watcher, namespace: NAMESPACE}]
 ";

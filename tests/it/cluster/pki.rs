@@ -4,8 +4,10 @@
 //! one, signs an administrator whom nobody may believe.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write,
     net::{IpAddr, Ipv4Addr},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -198,6 +200,8 @@ fn write(directory: &Path, name: &str, cert: &str, key: &str) -> Pair {
     let pair =
         Pair { cert: directory.join(format!("{name}.crt")), key: directory.join(format!("{name}.key")) };
     fs::write(&pair.cert, cert).expect("certificate is written");
-    fs::write(&pair.key, key).expect("key is written");
+    // As an operator should have it: spillway warns of keys that others can read.
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&pair.key);
+    file.as_mut().expect("key file opens").write_all(key.as_bytes()).expect("key is written");
     pair
 }
