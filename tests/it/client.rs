@@ -120,28 +120,28 @@ impl Caller {
 
     /// Connects.
     pub(crate) async fn connect(&self, protocol: Protocol) -> Connection {
-        let io = TokioIo::new(self.socket(protocol).await);
+        let connection = self.try_connect(protocol).await;
+        connection.unwrap_or_else(|e| panic!("expected a connection with {}: {e}", self.address))
+    }
+
+    /// Connects, where being turned away is an answer.
+    pub(crate) async fn try_connect(&self, protocol: Protocol) -> Result<Connection, String> {
+        let io = TokioIo::new(self.try_socket(protocol).await.map_err(|e| e.to_string())?);
         let (sender, task) = match protocol {
             Protocol::Http1 => {
-                let (sender, connection) = http1::handshake(io).await.expect("an HTTP/1.1 connection");
+                let (sender, connection) = http1::handshake(io).await.map_err(|e| e.to_string())?;
                 let task = tokio::spawn(async move { connection.with_upgrades().await });
                 (Sender::Http1(sender), task)
             }
             Protocol::Http2 => {
-                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                    .max_header_list_size(1 << 20)
-                    .handshake(io)
-                    .await
-                    .expect("an HTTP/2 connection");
+                let mut settings = http2::Builder::new(TokioExecutor::new());
+                let handshake = settings.max_header_list_size(1 << 20).handshake(io).await;
+                let (sender, connection) = handshake.map_err(|e| e.to_string())?;
                 (Sender::Http2(sender), tokio::spawn(connection))
             }
         };
-        Connection {
-            sender,
-            task,
-            authority: self.address.to_string(),
-            authorization: self.authorization.clone(),
-        }
+        let authorization = self.authorization.clone();
+        Ok(Connection { sender, task, authority: self.address.to_string(), authorization })
     }
 
     /// One request over a connection of its own.
