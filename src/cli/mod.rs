@@ -66,7 +66,12 @@ pub fn dispatch(
     let colour = if terminal { Colour::Always } else { Colour::Never };
     match cli.command {
         Command::Run(args) => run::run(&args, out, err, colour),
-        Command::Validate(args) => validate::run(&args, out, err, colour),
+        Command::Validate(args) => match validate::run(&args, out, err, colour) {
+            Ok(validate::VALID) => Ending::Fine,
+            Ok(_) => Ending::Config,
+            // Its reader has closed the pipe: nobody is left to tell.
+            Err(_) => Ending::Failed,
+        },
         Command::Demo(args) => demo::run(&args, out, err),
     }
 }

@@ -107,7 +107,7 @@ pub fn default_policy() -> Result<TrafficPolicy, Diagnostics> {
     all.read(&source);
     let errors = Diagnostics(std::mem::take(&mut all.found));
     match all.policy {
-        Some((policy, _)) if errors.0.is_empty() => Ok(complete(policy, vec![])),
+        Some((Some(policy), _)) if errors.0.is_empty() => Ok(complete(policy, vec![])),
         _ => Err(errors),
     }
 }
@@ -122,13 +122,11 @@ fn source(path: &Path) -> Result<Source, Diagnostic> {
     Ok(Source::new(path, text))
 }
 
-/// What was read so far.
+/// What was read so far. A document that could not be read keeps its place: the next of its kind is the second.
 #[derive(Default)]
 struct Gathered {
     proxy: Option<(Option<ProxyConfiguration>, Place)>,
-    policy: Option<(ReadPolicy, Place)>,
-    /// A policy document that could not be read: the next one is still the second.
-    policy_failed: Option<Place>,
+    policy: Option<(Option<ReadPolicy>, Place)>,
     documents: Vec<Document>,
     files: Vec<FileUse>,
     found: Vec<Diagnostic>,
@@ -191,20 +189,15 @@ impl Gathered {
 
     fn traffic_policy(&mut self, section: &mut Section<'_>, kind: &Field<'_>, source: &Source) {
         let read = read_traffic::read(section);
-        if let Some(first) = self.policy_failed.as_ref().or(self.policy.as_ref().map(|(_, place)| place)) {
+        if let Some((_, first)) = &self.policy {
             return second_of_a_kind(kind, first);
         }
-        let Some(policy) = read else {
-            self.policy_failed = Some(kind.place());
-            return;
-        };
-        let kind_of = DocumentKind::TrafficPolicy {
-            lanes: policy.lanes_set,
-            rules: policy.rules.len(),
-            default_rules: 0,
-        };
-        self.documents.push(Document { file: source.name.clone(), kind: kind_of });
-        self.policy = Some((policy, kind.place()));
+        if let Some(policy) = &read {
+            let (lanes, rules) = (policy.lanes_set, policy.rules.len());
+            let kind = DocumentKind::TrafficPolicy { lanes, rules, default_rules: 0 };
+            self.documents.push(Document { file: source.name.clone(), kind });
+        }
+        self.policy = Some((read, kind.place()));
     }
 
     fn finish(mut self, paths: &[PathBuf]) -> Result<Loaded, Diagnostics> {
@@ -216,9 +209,9 @@ impl Gathered {
             }
         };
         let policy = match (self.policy.take(), default) {
-            (Some((policy, place)), Some(default)) => Some(self.add_defaults(policy, default, place)),
+            (Some((Some(policy), place)), Some(default)) => Some(self.add_defaults(policy, default, place)),
             (None, default) => default,
-            (Some(_), None) => None,
+            _ => None,
         };
         let found = in_order(self.found, paths);
         match policy {

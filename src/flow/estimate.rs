@@ -70,8 +70,9 @@ struct Entry {
 pub(super) struct Recent {
     pub(super) shape: Shape,
     pub(super) window: Window,
-    /// Times slower than calm, at `read`.
+    /// Times slower than calm at `read`, bounded by the objective; and not bounded.
     pub(super) slowdown: f64,
+    pub(super) ratio: f64,
     pub(super) weight: f64,
     /// The tick of the last reading.
     pub(super) read: Option<u32>,
@@ -94,6 +95,7 @@ impl Estimates {
             shape: Shape::Object,
             window: Window::default(),
             slowdown: 1.0,
+            ratio: 1.0,
             weight: 0.0,
             read: None,
             active: false,
@@ -248,4 +250,58 @@ pub(super) fn approach(baseline: f32, reading: f32) -> f32 {
 fn probes(tag: u64) -> impl Iterator<Item = usize> {
     let start = tag as usize;
     (0..PROBES).map(move |step| start.wrapping_add(step) % SLOTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{cluster_list, key, object};
+    use super::*;
+
+    #[test]
+    fn made_up_keys_fill_the_table_and_nothing_more() {
+        let mut estimates = Estimates::new();
+        for number in 0..20_000 {
+            let key = object(&format!("kind{number}"));
+            estimates.succeeded(&key, Some(1), 0);
+            let place = estimates.place_or_shape(&key);
+            estimates.sample(place, key.shape, 1_000, 0);
+        }
+        assert_eq!(estimates.entries.len(), SLOTS + Shape::COUNT);
+        assert!(estimates.active().len() <= SLOTS + Shape::COUNT);
+        // A key without a place is still priced, and its samples still count for its shape.
+        let late = key("GET", "/api/v1/latecomers", "");
+        let full = estimates.find(late.exact).is_none();
+        assert!(full && estimates.place_or_shape(&late).0 >= SLOTS as u16);
+        assert_eq!(estimates.estimate(&late).seats, Seats(10));
+    }
+
+    #[test]
+    fn a_stale_key_gives_its_place_to_a_new_one() {
+        let mut estimates = Estimates::new();
+        (0..20_000).for_each(|number| _ = estimates.succeeded(&object(&format!("kind{number}")), None, 0));
+        let new = cluster_list("latecomers");
+        assert_eq!(estimates.place(&new), None);
+        estimates.succeeded(&new, Some(5_000_000), STALE_TICKS + 1);
+        assert!(estimates.place(&new).is_some());
+        assert_eq!(estimates.estimate(&new).seats, Seats::MAX_PER_REQUEST);
+    }
+
+    #[test]
+    fn baselines_fall_quickly_and_rise_slowly() {
+        assert_eq!(approach(0.0, 500.0), 500.0);
+        assert_eq!(approach(1_000.0, 500.0), 850.0);
+        assert_eq!(approach(1_000.0, 2_000.0), 1_002.0);
+        // Two minutes of calm ticks at twice the time close three fifths of the gap.
+        let risen = (0..480).fold(1_000.0, |baseline, _| approach(baseline, 2_000.0));
+        assert!((1_550.0..1_700.0).contains(&risen), "{risen}");
+    }
+
+    #[test]
+    fn a_watch_with_initial_events_costs_what_its_list_was_seen_to_cost() {
+        let mut estimates = Estimates::new();
+        estimates.succeeded(&cluster_list("pods"), Some(39_000_000), 0);
+        let watch = key("GET", "/api/v1/pods", "watch=1&sendInitialEvents=true");
+        assert_eq!(estimates.estimate(&watch).seats, Seats(16));
+        assert_eq!(estimates.estimate(&key("GET", "/api/v1/pods", "watch=1")).seats, Seats(1));
+    }
 }

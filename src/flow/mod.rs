@@ -21,6 +21,7 @@
 //! The caller holds one lock around every call, keeps the [`Ticket`] in a guard that calls [`Scheduler::cancel`] when
 //! dropped, calls [`Scheduler::tick`] every [`TICK`], and [`Scheduler::wake`] at [`Scheduler::next_wake`].
 
+mod arrive;
 mod ceiling;
 mod clients;
 mod decision;

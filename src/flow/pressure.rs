@@ -36,6 +36,10 @@ const READING_TICKS: u32 = 4;
 const WEIGHT_MAX: f64 = 10.0;
 /// Weight of the `/livez` probe: as nine samples. Enough to decide alone when little else is heard.
 const PROBE_WEIGHT: f64 = 3.0;
+/// What a lost probe says: inside the band that holds the limit.
+const LOST_PROBE: f64 = 1.5;
+/// Slower than this is all the same.
+const RATIO_MAX: f64 = 100.0;
 /// Share of lost calls in a tick, and their number, that count as overload by themselves.
 const LOST_SHARE: f64 = 0.01;
 const LOST_MIN: u32 = 3;
@@ -69,25 +73,41 @@ pub(super) struct Losses {
     pub(super) lost: u32,
 }
 
+/// What the limit law is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Signal {
+    /// Times slower than calm, bounded by the objectives: harm. It decides about cuts.
+    pub(super) pressure: f64,
+    /// Times slower than calm, whatever the objectives: use. It decides whether heavy requests have room.
+    pub(super) ratio: f64,
+}
+
 /// The smoothed signal.
 #[derive(Debug)]
 pub(super) struct Pressure {
-    value: f64,
+    signal: Signal,
     probe_baseline: f32,
     /// The probe's last slowdown and the ticks since.
     probe: Option<(f64, u32)>,
     /// Scratch space for the median, kept to spare the tick its allocations.
     slowdowns: Vec<(f64, f64)>,
+    ratios: Vec<(f64, f64)>,
 }
 
 impl Pressure {
     pub(super) fn new() -> Self {
-        Self { value: 1.0, probe_baseline: 0.0, probe: None, slowdowns: Vec::with_capacity(4096) }
+        Self {
+            signal: Signal { pressure: 1.0, ratio: 1.0 },
+            probe_baseline: 0.0,
+            probe: None,
+            slowdowns: Vec::with_capacity(4096),
+            ratios: Vec::with_capacity(4096),
+        }
     }
 
     /// 1 is calm; times slower than calm, bounded by the objectives.
     pub(super) fn value(&self) -> f64 {
-        self.value
+        self.signal.pressure
     }
 
     /// Reads the windows of a tick. `learn` says that this may be called calm.
@@ -98,7 +118,7 @@ impl Pressure {
         probe: Probe,
         losses: Losses,
         (tick, learn): (u32, bool),
-    ) -> f64 {
+    ) -> Signal {
         self.read_windows(estimates, objectives, tick, learn);
         self.read_probe(probe, objectives, learn);
         if let Some((slowdown, age)) = self.probe
@@ -112,19 +132,23 @@ impl Pressure {
         if losses.lost >= LOST_MIN && lost {
             now = now.max(LOSS);
         }
-        self.value += (now - self.value) * FRESH;
-        self.value
+        let ratio = weighted_median(&mut self.ratios).unwrap_or(1.0);
+        self.signal.pressure += (now - self.signal.pressure) * FRESH;
+        self.signal.ratio += (ratio - self.signal.ratio) * FRESH;
+        self.signal
     }
 
     fn read_windows(&mut self, estimates: &mut Estimates, objectives: &Objectives, tick: u32, learn: bool) {
         self.slowdowns.clear();
+        self.ratios.clear();
         for position in 0..estimates.active().len() {
             let place = estimates.active()[position];
             let baseline = estimates.baseline(place);
             let recent = estimates.recent(place);
             if let Some(reading) = recent.window.take(tick) {
                 let objective = objectives.of(recent.shape);
-                recent.slowdown = slowdown(baseline, reading.median as f32, reading.high as f32, objective);
+                recent.ratio = ratio(baseline, reading.median as f32);
+                recent.slowdown = slowdown(recent.ratio, reading.high as f32, objective);
                 recent.weight = f64::from(reading.samples).sqrt().min(WEIGHT_MAX);
                 recent.read = Some(tick);
                 if learn && recent.slowdown < LEARN {
@@ -134,6 +158,7 @@ impl Pressure {
             let recent = estimates.recent(place);
             if is_fresh(recent, tick) {
                 self.slowdowns.push((recent.slowdown, recent.weight));
+                self.ratios.push((recent.ratio, recent.weight));
             }
         }
         estimates.retain(|recent| is_fresh(recent, tick) || !recent.window.is_empty());
@@ -147,12 +172,12 @@ impl Pressure {
             Probe::Silent => return,
             Probe::Waiting(time) => (time, false),
             Probe::Answered(time) => (time, true),
-            // Lost says "at least as bad as the steep part begins"; the brake looks at it as well.
-            Probe::Lost => return self.probe = Some((LOSS, 0)),
+            // One lost probe may be the network's: it holds the limit. Two in a row are the brake's business.
+            Probe::Lost => return self.probe = Some((LOST_PROBE, 0)),
         };
         let micros = time.as_micros() as f32;
         let baseline = (self.probe_baseline > 0.0).then_some(self.probe_baseline);
-        let slowdown = slowdown(baseline, micros, micros, objectives.of(Shape::Object));
+        let slowdown = slowdown(ratio(baseline, micros), micros, objectives.of(Shape::Object));
         // An answer that is still awaited can only make it worse than it was.
         if !complete && slowdown < CALM {
             return;
@@ -176,11 +201,14 @@ impl Objectives {
     }
 }
 
-/// Times slower than calm, at most what the objective makes of it; without a baseline the objective alone.
-fn slowdown(baseline: Option<f32>, median: f32, high: f32, objective: f32) -> f64 {
-    let harm = CALM * f64::from(high / objective);
-    let ratio = baseline.map_or(f64::INFINITY, |baseline| f64::from(median / baseline));
-    ratio.min(harm)
+/// Times slower than calm; without a baseline as slow as can be, so that the objective alone decides.
+fn ratio(baseline: Option<f32>, median: f32) -> f64 {
+    baseline.map_or(RATIO_MAX, |baseline| f64::from(median / baseline).min(RATIO_MAX))
+}
+
+/// A ratio, at most what the objective makes of it.
+fn slowdown(ratio: f64, high: f32, objective: f32) -> f64 {
+    ratio.min(CALM * f64::from(high / objective))
 }
 
 fn is_fresh(recent: &Recent, tick: u32) -> bool {
@@ -216,14 +244,14 @@ mod tests {
     fn objectives_bound_ratios_and_ratios_bound_objectives() {
         let objective = 250_000.0;
         // 27 times slower, and nobody hurt.
-        assert!(slowdown(Some(3_000.0), 80_000.0, 90_000.0, objective) < CALM);
+        assert!(slowdown(ratio(Some(3_000.0), 80_000.0), 90_000.0, objective) < CALM);
         // At the objective the limit is held, at twice it is cut.
-        assert!((slowdown(Some(3_000.0), 200_000.0, 250_000.0, objective) - CALM).abs() < 1e-6);
-        assert!(slowdown(Some(3_000.0), 400_000.0, 500_000.0, objective) > BROWN);
+        assert!((slowdown(ratio(Some(3_000.0), 200_000.0), 250_000.0, objective) - CALM).abs() < 1e-6);
+        assert!(slowdown(ratio(Some(3_000.0), 400_000.0), 500_000.0, objective) > BROWN);
         // Slow by nature.
-        assert!(slowdown(Some(400_000.0), 420_000.0, 600_000.0, objective) < CALM);
+        assert!(slowdown(ratio(Some(400_000.0), 420_000.0), 600_000.0, objective) < CALM);
         // Unknown: the objective alone decides.
-        assert!(slowdown(None, 400_000.0, 500_000.0, objective) > BROWN);
+        assert!(slowdown(ratio(None, 400_000.0), 500_000.0, objective) > BROWN);
     }
 
     #[test]

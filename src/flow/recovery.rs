@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::limit::{Demand, Limit, Step};
-use super::pressure::{BROWN, CALM, Probe};
+use super::pressure::{BROWN, CALM, Probe, Signal};
 use super::random::Random;
 use crate::policy::Lane;
 use crate::units::Instant;
@@ -139,7 +139,7 @@ impl Recovery {
     pub(super) fn tick(
         &mut self,
         now: Instant,
-        pressure: f64,
+        signal: Signal,
         probe: Probe,
         limit: &mut Limit,
         (demand, random): (Demand, &mut Random),
@@ -148,6 +148,7 @@ impl Recovery {
             return Step::Hold;
         }
         let brake = self.brake(probe, now);
+        let pressure = signal.pressure;
         self.calm_since = (pressure < CALM).then(|| self.calm_since.unwrap_or(now));
         if brake {
             limit.set_min();
@@ -159,9 +160,9 @@ impl Recovery {
                 limit.set_min();
                 Step::Cut
             }
-            State::Ramp => self.ramp(now, pressure, limit, (demand, random)),
+            State::Ramp => self.ramp(now, signal, limit, (demand, random)),
             _ => {
-                let step = limit.step(pressure, demand, random);
+                let step = limit.step(signal, demand, random);
                 self.settle(now, pressure, limit);
                 step
             }
@@ -191,10 +192,11 @@ impl Recovery {
     fn ramp(
         &mut self,
         now: Instant,
-        pressure: f64,
+        signal: Signal,
         limit: &mut Limit,
         (demand, random): (Demand, &mut Random),
     ) -> Step {
+        let pressure = signal.pressure;
         let returned = Lane::ALL.into_iter().all(|lane| self.is_open(lane, limit, now));
         if returned || now.since(self.entered) >= RAMP_MAX {
             self.enter(State::Brown, now);
@@ -205,7 +207,7 @@ impl Recovery {
             limit.set((limit.value() * (1.0 + RAMP_GROWTH)).min(self.good_limit));
             return Step::Grow;
         }
-        if pressure > BROWN { limit.step(pressure, demand, random) } else { Step::Hold }
+        if pressure > BROWN { limit.step(signal, demand, random) } else { Step::Hold }
     }
 
     /// Between Normal and Brown, by pressure.

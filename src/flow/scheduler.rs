@@ -1,21 +1,17 @@
-//! The life of a request: arrive, first byte, end; see the module header for the theory.
+//! What is known about requests, and how does each leave? First byte, end, and the books (`arrive` has the way in).
 //!
 //! Every path that gives seats back ends in `dispatch`, so that nobody waits beside free seats.
 
-use std::time::Duration;
-
 use super::clients::Clients;
-use super::decision::{Arrival, Decision, End, Kind, Outcome, Reason, Refusal, Ticket, Verdict};
+use super::decision::{End, Kind, Outcome, Ticket, Verdict};
 use super::estimate::Estimates;
 use super::lanes::LaneState;
-use super::limit::Limit;
+use super::limit::{Demand, Limit};
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
 use super::recovery::Recovery;
-use super::retry::Retry;
-use super::seats::{HEAVY_SEATS, Ledger, Need};
+use super::seats::{Ledger, Need};
 use super::settings::Settings;
-use super::snapshot::{LaneSnapshot, Snapshot};
 use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
 use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
@@ -65,19 +61,19 @@ pub struct Scheduler {
     pub(super) waiting: u32,
     pub(super) verdicts: Vec<(Ticket, Verdict)>,
     pub(super) losses: Losses,
-    /// Somebody wanted seats and got none since the last tick.
-    pub(super) unmet: bool,
+    /// Who wanted seats and got none since the last tick.
+    pub(super) demand: Demand,
     /// The last tick cut the limit.
     pub(super) cutting: bool,
     /// When somebody was last refused, or made to wait, for want of seats.
     pub(super) short_of_seats: Option<Instant>,
-    pub(super) tick: u32,
-    exempt: u32,
-    break_glass: Seats,
+    pub(super) ticks: u32,
+    /// The latest time anybody told. Callers read the clock before they get the lock, so times may arrive a little
+    /// out of order; in here they never run backwards, which keeps every chain sorted by time.
+    latest: Instant,
+    pub(super) exempt: u32,
+    pub(super) break_glass: Seats,
 }
-
-/// Why a request cannot enter, and how long its own rate makes it wait.
-struct Refused(Reason, Option<Duration>);
 
 impl Scheduler {
     /// A scheduler for an apiserver of which nothing is known yet. Equal seeds and calls give equal answers.
@@ -101,160 +97,27 @@ impl Scheduler {
             waiting: 0,
             verdicts: Vec::with_capacity(256),
             losses: Losses::default(),
-            unmet: false,
+            demand: Demand::default(),
             cutting: false,
             short_of_seats: None,
-            tick: 0,
+            ticks: 0,
+            latest: now,
             exempt: 0,
             break_glass: Seats::ZERO,
             settings,
         }
     }
 
-    /// A request arrives: forward it, hold it, or refuse it.
-    pub fn arrive(&mut self, now: Instant, arrival: &Arrival) -> Decision {
-        self.expire(now);
-        let entered = if self.tickets.is_full() {
-            Err(Refused(Reason::GlobalLimit, None))
-        } else if arrival.exempt {
-            self.enter_exempt(now, arrival)
-        } else if arrival.lane == Lane::BreakGlass {
-            self.enter_break_glass(now, arrival)
-        } else {
-            self.enter(now, arrival)
-        };
-        entered.unwrap_or_else(|Refused(reason, wait)| {
-            Decision::Shed(self.refuse(now, arrival.lane, arrival.flow, reason, wait))
-        })
-    }
-
-    fn enter_exempt(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
-        if self.exempt >= self.settings.exempt_requests {
-            return Err(Refused(Reason::GlobalLimit, None));
-        }
-        self.exempt += 1;
-        Ok(self.admit_outside(Slot { seats: Seats::ZERO, ..Slot::new(arrival, Account::Exempt, now) }))
-    }
-
-    fn enter_break_glass(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
-        let seats = self.estimates.estimate(&arrival.key).seats;
-        if self.break_glass + seats > self.settings.break_glass_seats {
-            return Err(Refused(Reason::LaneConcurrency, None));
-        }
-        self.break_glass += seats;
-        Ok(self.admit_outside(Slot { seats, ..Slot::new(arrival, Account::BreakGlass, now) }))
-    }
-
-    fn admit_outside(&mut self, slot: Slot) -> Decision {
-        let lane = &mut self.lanes[slot.lane.index()];
-        lane.admitted += 1;
-        lane.begin(slot.kind);
-        let ticket = self.tickets.insert(slot);
-        self.tickets.push_back(&mut self.pending, ticket.slot, Chain::Time);
-        Decision::Admit(ticket)
-    }
-
-    fn enter(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
-        let lane = arrival.lane;
-        if !self.recovery.is_open(lane, &self.limit, now) {
-            return Err(Refused(self.shortage(), None));
-        }
-        if let Some(rates) = &mut self.lanes[lane.index()].rates {
-            rates.check(arrival.client, now).map_err(|wait| Refused(Reason::IdentityRate, Some(wait)))?;
-        }
-        let streams = self.lanes[lane.index()].streams;
-        if arrival.kind == Kind::Streaming && streams >= self.settings.streams_per_lane {
-            return Err(Refused(Reason::LaneConcurrency, None));
-        }
-        let slot = self.slot(now, arrival);
-        let queues = self.lanes[lane.index()].queues(slot.heavy);
-        if queues.is_empty() && self.may_go(&slot, now) {
-            let ticket = self.tickets.insert(slot);
-            self.admit(now, ticket.slot);
-            return Ok(Decision::Admit(ticket));
-        }
-        self.unmet = true;
-        self.short_of_seats = Some(now);
-        self.wait(now, slot)
-    }
-
-    /// The request with its estimate.
-    fn slot(&self, now: Instant, arrival: &Arrival) -> Slot {
-        let (seats, work) = match arrival.kind {
-            // The apiserver only sets up a session; what it carries costs bytes, not seats.
-            Kind::Streaming => (Seats::ONE, SeatSeconds::ZERO),
-            Kind::Short | Kind::Watch => {
-                let estimate = self.estimates.estimate(&arrival.key);
-                (estimate.seats, estimate.work)
-            }
-        };
-        Slot {
-            seats: self.ledger.charge(arrival.lane, seats),
-            heavy: seats >= HEAVY_SEATS && (arrival.lane > Lane::Operators || arrival.key.is_cluster_list()),
-            work,
-            ..Slot::new(arrival, Account::Limited, now)
-        }
-    }
-
-    fn wait(&mut self, now: Instant, slot: Slot) -> Result<Decision, Refused> {
-        let lane = slot.lane;
-        let settings = &self.settings.lanes[lane.index()];
-        if settings.wait.is_zero() || settings.queue_limit == 0 {
-            return Err(Refused(self.shortage(), None));
-        }
-        if self.lanes[lane.index()].waiting() >= settings.queue_limit {
-            return Err(Refused(Reason::QueueFull, None));
-        }
-        self.clients.wait(lane, slot.client);
-        let deadline = now + settings.wait;
-        let ticket = self.tickets.insert(Slot { phase: Phase::Waiting, deadline, ..slot });
-        self.lanes[lane.index()].join(&mut self.tickets, ticket.slot);
-        self.waiting += 1;
-        // Its arrival makes the lane contended, and may be just what lets another, or itself, go.
-        let verdicts = self.verdicts.len();
-        self.dispatch_lane(now, lane);
-        if self.tickets[ticket.slot].phase == Phase::Waiting {
-            return Ok(Decision::Wait(ticket));
-        }
-        if let Some(own) = (verdicts..self.verdicts.len()).find(|&at| self.verdicts[at].0 == ticket) {
-            self.verdicts.remove(own);
-        }
-        Ok(Decision::Admit(ticket))
-    }
-
-    /// Why there are no seats.
-    fn shortage(&self) -> Reason {
-        use super::recovery::State;
-        match self.recovery.state() {
-            State::Normal => Reason::LaneConcurrency,
-            State::Brown | State::Red => Reason::OverloadLevel,
-            State::Cold | State::Ramp => Reason::UpstreamUnavailable,
-        }
-    }
-
-    pub(super) fn refuse(
-        &mut self,
-        now: Instant,
-        lane: Lane,
-        flow: u64,
-        reason: Reason,
-        wait: Option<Duration>,
-    ) -> Refusal {
-        if reason == Reason::OverloadLevel {
-            self.short_of_seats = Some(now);
-        }
-        let state = &mut self.lanes[lane.index()];
-        state.shed[reason.index()] += 1;
-        let retry_after_seconds = match wait {
-            Some(wait) => Retry::refused_for(wait, &mut self.random),
-            None => state.retry.refused(flow, &mut self.random),
-        };
-        Refusal { reason, retry_after_seconds }
+    /// `now`, or the latest time already told.
+    pub(super) fn no_earlier(&mut self, now: Instant) -> Instant {
+        self.latest = self.latest.max(now);
+        self.latest
     }
 
     /// The apiserver's answer began. Call it for answers that the apiserver worked for, not for its own refusals
     /// (429, 503): they come quickly and would make it look well.
     pub fn first_byte(&mut self, now: Instant, ticket: Ticket) {
+        let now = self.no_earlier(now);
         let Some(index) = self.tickets.resolve(ticket) else { return };
         if self.tickets[index].phase != Phase::Pending {
             return;
@@ -278,6 +141,7 @@ impl Scheduler {
 
     /// A watch has delivered its first burst (nothing more was ready to send): it gives its seats back.
     pub fn burst_done(&mut self, now: Instant, ticket: Ticket) {
+        let now = self.no_earlier(now);
         let Some(index) = self.tickets.resolve(ticket) else { return };
         if self.tickets[index].phase == Phase::Bursting {
             self.end_burst(now, index);
@@ -287,6 +151,7 @@ impl Scheduler {
 
     /// The request is over. Further calls with this ticket do nothing.
     pub fn finish(&mut self, now: Instant, ticket: Ticket, outcome: Outcome) {
+        let now = self.no_earlier(now);
         let Some(index) = self.tickets.resolve(ticket) else { return };
         let slot = &self.tickets[index];
         let has_answered = slot.phase != Phase::Waiting;
@@ -315,31 +180,6 @@ impl Scheduler {
     #[must_use]
     pub fn has_verdicts(&self) -> bool {
         !self.verdicts.is_empty()
-    }
-
-    /// Whether a request may take its seats now: its lane is open, they fit, and its client has not its part.
-    pub(super) fn may_go(&self, slot: &Slot, now: Instant) -> bool {
-        self.recovery.is_open(slot.lane, &self.limit, now)
-            && self.ledger.fits(Need::of(slot), true)
-            && !self.is_capped(slot)
-    }
-
-    /// While a lane is contended, one client has at most its percentage of it. Contended means that somebody else
-    /// waits in it, or that the limit is being cut; an idle server serves a lone client all it wants.
-    pub(super) fn is_capped(&self, slot: &Slot) -> bool {
-        let waiting = self.lanes[slot.lane.index()].waiting();
-        if !self.cutting && waiting == 0 {
-            return false;
-        }
-        let client = self.clients.of(slot.lane, slot.client);
-        let contended = self.cutting || waiting > client.waiting;
-        if !contended || client.seats == 0 {
-            return false;
-        }
-        let share = self.ledger.share(slot.lane);
-        // At least the floor: a lone operator keeps the lane's eight seats while everything else is cut.
-        let cap = (share.ceiling * self.settings.client_percent).div_ceil(100).max(share.floor);
-        client.seats + slot.seats.0 > cap
     }
 
     /// Gives a request its seats; it is in no chain.
@@ -390,7 +230,7 @@ impl Scheduler {
         }
         let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
         match self.estimates.place(&slot.key) {
-            Some(place) => self.estimates.sample(place, slot.key.shape, micros, self.tick),
+            Some(place) => self.estimates.sample(place, slot.key.shape, micros, self.ticks),
             // Not known yet: whether it may have a place is known when it ends well.
             None => slot.unsampled = Some(micros),
         }
@@ -406,10 +246,10 @@ impl Scheduler {
             (slot.kind, slot.key, slot.unsampled.take())
         };
         // What a watch or session carried in its life is not what its start costs.
-        self.estimates.succeeded(&key, (kind == Kind::Short).then_some(bytes), self.tick);
+        self.estimates.succeeded(&key, (kind == Kind::Short).then_some(bytes), self.ticks);
         if let Some(micros) = unsampled {
             let place = self.estimates.place_or_shape(&key);
-            self.estimates.sample(place, key.shape, micros, self.tick);
+            self.estimates.sample(place, key.shape, micros, self.ticks);
         }
     }
 
@@ -436,38 +276,6 @@ impl Scheduler {
         self.exempt -= u32::from(slot.account == Account::Exempt);
         self.lanes[lane.index()].end(slot.kind);
         self.tickets.remove(index);
-    }
-
-    /// What the scheduler looks like now.
-    #[must_use]
-    pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let lanes = Lane::ALL.map(|lane| {
-            let (state, used, share) =
-                (&self.lanes[lane.index()], self.ledger.lane(lane), self.ledger.share(lane));
-            LaneSnapshot {
-                seats: if lane == Lane::BreakGlass { self.break_glass } else { Seats(used.seats) },
-                executing: used.requests,
-                waiting: state.waiting(),
-                ceiling: Seats(share.ceiling),
-                floor: Seats(share.floor),
-                open: self.recovery.is_open(lane, &self.limit, now),
-                watches: state.watches,
-                streams: state.streams,
-                admitted: state.admitted,
-                shed: state.shed,
-            }
-        });
-        Snapshot {
-            state: self.recovery.state(),
-            limit: self.limit.seats(),
-            pressure: self.pressure.value(),
-            used: self.ledger.used(),
-            heavy: self.ledger.heavy(),
-            exempt: self.exempt,
-            baselines: self.estimates.baselines(),
-            tickets: self.tickets.known(),
-            lanes,
-        }
     }
 }
 

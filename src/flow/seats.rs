@@ -45,6 +45,7 @@ pub(super) struct Ledger {
     used: u32,
     heavy: u32,
     peak: u32,
+    light_peak: u32,
 }
 
 /// What a request would take.
@@ -63,6 +64,7 @@ impl Ledger {
             used: 0,
             heavy: 0,
             peak: 0,
+            light_peak: 0,
         }
     }
 
@@ -111,6 +113,7 @@ impl Ledger {
             self.heavy += need.seats.0;
         }
         self.peak = self.peak.max(self.used);
+        self.light_peak = self.light_peak.max(self.used - self.heavy);
     }
 
     pub(super) fn give_back(&mut self, need: Need) {
@@ -141,11 +144,11 @@ impl Ledger {
         Seats(self.heavy)
     }
 
-    /// The most seats in use since this was asked last.
-    pub(super) fn take_peak(&mut self) -> Seats {
-        let peak = self.peak;
-        self.peak = self.used;
-        Seats(peak)
+    /// The most seats in use since this was asked last, by all requests and by light ones.
+    pub(super) fn take_peaks(&mut self) -> (Seats, Seats) {
+        let peaks = (Seats(self.peak), Seats(self.light_peak));
+        (self.peak, self.light_peak) = (self.used, self.used - self.heavy);
+        peaks
     }
 }
 

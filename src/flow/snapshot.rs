@@ -4,8 +4,9 @@
 
 use super::decision::Reason;
 use super::recovery::State;
+use super::scheduler::Scheduler;
 use crate::policy::Lane;
-use crate::units::Seats;
+use crate::units::{Instant, Seats};
 
 /// The scheduler at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,5 +69,39 @@ impl Snapshot {
     #[must_use]
     pub const fn lane(&self, lane: Lane) -> &LaneSnapshot {
         &self.lanes[lane.index()]
+    }
+}
+
+impl Scheduler {
+    /// What the scheduler looks like now.
+    #[must_use]
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let lanes = Lane::ALL.map(|lane| {
+            let (state, used, share) =
+                (&self.lanes[lane.index()], self.ledger.lane(lane), self.ledger.share(lane));
+            LaneSnapshot {
+                seats: if lane == Lane::BreakGlass { self.break_glass } else { Seats(used.seats) },
+                executing: used.requests,
+                waiting: state.waiting(),
+                ceiling: Seats(share.ceiling),
+                floor: Seats(share.floor),
+                open: self.recovery.is_open(lane, &self.limit, now),
+                watches: state.watches,
+                streams: state.streams,
+                admitted: state.admitted,
+                shed: state.shed,
+            }
+        });
+        Snapshot {
+            state: self.recovery.state(),
+            limit: self.limit.seats(),
+            pressure: self.pressure.value(),
+            used: self.ledger.used(),
+            heavy: self.ledger.heavy(),
+            exempt: self.exempt,
+            baselines: self.estimates.baselines(),
+            tickets: self.tickets.known(),
+            lanes,
+        }
     }
 }

@@ -26,21 +26,23 @@ const OVERDUE_MAX: u32 = 256;
 impl Scheduler {
     /// One step of the control loop.
     pub fn tick(&mut self, now: Instant, probes: &Probes) {
-        self.tick = self.tick.wrapping_add(1);
+        let now = self.no_earlier(now);
+        self.ticks = self.ticks.wrapping_add(1);
         self.end_old_bursts(now);
         self.sample_overdue(now);
         let learn = self.is_calm(now);
         let losses = std::mem::take(&mut self.losses);
-        let pressure = self.pressure.tick(
+        let signal = self.pressure.tick(
             &mut self.estimates,
             &self.settings.objectives,
             probes.livez,
             losses,
-            (self.tick, learn),
+            (self.ticks, learn),
         );
-        let demand = Demand { peak: self.ledger.take_peak(), unmet: std::mem::take(&mut self.unmet) };
+        let (peak, light_peak) = self.ledger.take_peaks();
+        let demand = Demand { peak, light_peak, ..std::mem::take(&mut self.demand) };
         let law = (demand, &mut self.random);
-        let step = self.recovery.tick(now, pressure, probes.livez, &mut self.limit, law);
+        let step = self.recovery.tick(now, signal, probes.livez, &mut self.limit, law);
         self.cutting = step == Step::Cut;
         self.resize();
         for lane in &mut self.lanes {
@@ -51,6 +53,7 @@ impl Scheduler {
 
     /// The upstream part reports that the apiserver went away (no connection, not ready) or came back.
     pub fn upstream_up(&mut self, now: Instant, is_up: bool) {
+        let now = self.no_earlier(now);
         self.recovery.upstream(now, is_up, &mut self.limit);
         self.resize();
         self.wake(now);
@@ -58,6 +61,7 @@ impl Scheduler {
 
     /// Takes new settings; what is in flight stays, bounds apply to what comes.
     pub fn reconfigure(&mut self, now: Instant, settings: Settings) {
+        let now = self.no_earlier(now);
         for ((lane, old), new) in self.lanes.iter_mut().zip(&self.settings.lanes).zip(&settings.lanes) {
             lane.reconfigure(&mut self.tickets, (old, new), now);
         }
@@ -78,6 +82,7 @@ impl Scheduler {
 
     /// Ends the waits that are over and lets go who can.
     pub fn wake(&mut self, now: Instant) {
+        let now = self.no_earlier(now);
         self.expire(now);
         self.dispatch(now);
     }
@@ -165,7 +170,7 @@ impl Scheduler {
             let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
             if micros as f32 > self.settings.objectives.of(slot.key.shape) && slot.is_judged() {
                 let place = self.estimates.place_or_shape(&slot.key);
-                self.estimates.sample(place, slot.key.shape, micros, self.tick);
+                self.estimates.sample(place, slot.key.shape, micros, self.ticks);
             }
             index = self.tickets.next(index, Chain::Time);
         }

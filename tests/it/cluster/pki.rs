@@ -4,10 +4,9 @@
 //! one, signs an administrator whom nobody may believe.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs,
     net::{IpAddr, Ipv4Addr},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -200,8 +199,8 @@ fn write(directory: &Path, name: &str, cert: &str, key: &str) -> Pair {
     let pair =
         Pair { cert: directory.join(format!("{name}.crt")), key: directory.join(format!("{name}.key")) };
     fs::write(&pair.cert, cert).expect("certificate is written");
-    // As an operator should have it: spillway warns of keys that others can read.
-    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&pair.key);
-    file.as_mut().expect("key file opens").write_all(key.as_bytes()).expect("key is written");
+    fs::write(&pair.key, key).expect("key is written");
+    // Every program here runs as the same user; spillway warns about keys that others may read.
+    fs::set_permissions(&pair.key, fs::Permissions::from_mode(0o600)).expect("key is private");
     pair
 }

@@ -1,0 +1,191 @@
+//! May this request enter, must it wait, or is it refused?
+//!
+//! In this order: a bound of the process, the lane's state, the identity's rate, the count of sessions, then seats.
+//! Whoever finds requests of its lane and weight waiting joins them, or waiting would be a punishment for having come
+//! first.
+
+use std::time::Duration;
+
+use super::decision::{Arrival, Decision, Kind, Reason, Refusal};
+use super::recovery::State;
+use super::retry::Retry;
+use super::scheduler::Scheduler;
+use super::seats::{HEAVY_SEATS, Need};
+use super::tickets::{Account, Chain, Phase, Slot};
+use crate::policy::Lane;
+use crate::units::{Instant, SeatSeconds, Seats};
+
+/// Why a request cannot enter, and how long its own rate makes it wait.
+struct Refused(Reason, Option<Duration>);
+
+impl Scheduler {
+    /// A request arrives: forward it, hold it, or refuse it.
+    pub fn arrive(&mut self, now: Instant, arrival: &Arrival) -> Decision {
+        let now = self.no_earlier(now);
+        self.expire(now);
+        let entered = if self.tickets.is_full() {
+            Err(Refused(Reason::GlobalLimit, None))
+        } else if arrival.exempt {
+            self.enter_exempt(now, arrival)
+        } else if arrival.lane == Lane::BreakGlass {
+            self.enter_break_glass(now, arrival)
+        } else {
+            self.enter(now, arrival)
+        };
+        entered.unwrap_or_else(|Refused(reason, wait)| {
+            Decision::Shed(self.refuse(now, arrival.lane, arrival.flow, reason, wait))
+        })
+    }
+
+    fn enter_exempt(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
+        if self.exempt >= self.settings.exempt_requests {
+            return Err(Refused(Reason::GlobalLimit, None));
+        }
+        self.exempt += 1;
+        Ok(self.admit_outside(Slot { seats: Seats::ZERO, ..Slot::new(arrival, Account::Exempt, now) }))
+    }
+
+    fn enter_break_glass(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
+        let seats = self.estimates.estimate(&arrival.key).seats;
+        if self.break_glass + seats > self.settings.break_glass_seats {
+            return Err(Refused(Reason::LaneConcurrency, None));
+        }
+        self.break_glass += seats;
+        Ok(self.admit_outside(Slot { seats, ..Slot::new(arrival, Account::BreakGlass, now) }))
+    }
+
+    fn admit_outside(&mut self, slot: Slot) -> Decision {
+        let lane = &mut self.lanes[slot.lane.index()];
+        lane.admitted += 1;
+        lane.begin(slot.kind);
+        let ticket = self.tickets.insert(slot);
+        self.tickets.push_back(&mut self.pending, ticket.slot, Chain::Time);
+        Decision::Admit(ticket)
+    }
+
+    fn enter(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
+        let lane = arrival.lane;
+        if !self.recovery.is_open(lane, &self.limit, now) {
+            return Err(Refused(self.shortage(), None));
+        }
+        if let Some(rates) = &mut self.lanes[lane.index()].rates {
+            rates.check(arrival.client, now).map_err(|wait| Refused(Reason::IdentityRate, Some(wait)))?;
+        }
+        let streams = self.lanes[lane.index()].streams;
+        if arrival.kind == Kind::Streaming && streams >= self.settings.streams_per_lane {
+            return Err(Refused(Reason::LaneConcurrency, None));
+        }
+        let slot = self.slot(now, arrival);
+        let queues = self.lanes[lane.index()].queues(slot.heavy);
+        if queues.is_empty() && self.may_go(&slot, now) {
+            let ticket = self.tickets.insert(slot);
+            self.admit(now, ticket.slot);
+            return Ok(Decision::Admit(ticket));
+        }
+        if slot.heavy {
+            self.demand.heavy_unmet = true;
+        } else {
+            self.demand.light_unmet = true;
+        }
+        self.short_of_seats = Some(now);
+        self.wait(now, slot)
+    }
+
+    /// The request with its estimate.
+    fn slot(&self, now: Instant, arrival: &Arrival) -> Slot {
+        let (seats, work) = match arrival.kind {
+            // The apiserver only sets up a session; what it carries costs bytes, not seats.
+            Kind::Streaming => (Seats::ONE, SeatSeconds::ZERO),
+            Kind::Short | Kind::Watch => {
+                let estimate = self.estimates.estimate(&arrival.key);
+                (estimate.seats, estimate.work)
+            }
+        };
+        Slot {
+            seats: self.ledger.charge(arrival.lane, seats),
+            heavy: seats >= HEAVY_SEATS && (arrival.lane > Lane::Operators || arrival.key.is_cluster_list()),
+            work,
+            ..Slot::new(arrival, Account::Limited, now)
+        }
+    }
+
+    fn wait(&mut self, now: Instant, slot: Slot) -> Result<Decision, Refused> {
+        let lane = slot.lane;
+        let settings = &self.settings.lanes[lane.index()];
+        if settings.wait.is_zero() || settings.queue_limit == 0 {
+            return Err(Refused(self.shortage(), None));
+        }
+        if self.lanes[lane.index()].waiting() >= settings.queue_limit {
+            return Err(Refused(Reason::QueueFull, None));
+        }
+        self.clients.wait(lane, slot.client);
+        let deadline = now + settings.wait;
+        let ticket = self.tickets.insert(Slot { phase: Phase::Waiting, deadline, ..slot });
+        self.lanes[lane.index()].join(&mut self.tickets, ticket.slot);
+        self.waiting += 1;
+        // Its arrival makes the lane contended, and may be just what lets another, or itself, go.
+        let verdicts = self.verdicts.len();
+        self.dispatch_lane(now, lane);
+        if self.tickets[ticket.slot].phase == Phase::Waiting {
+            return Ok(Decision::Wait(ticket));
+        }
+        if let Some(own) = (verdicts..self.verdicts.len()).find(|&at| self.verdicts[at].0 == ticket) {
+            self.verdicts.remove(own);
+        }
+        Ok(Decision::Admit(ticket))
+    }
+
+    /// Why there are no seats.
+    fn shortage(&self) -> Reason {
+        match self.recovery.state() {
+            State::Normal => Reason::LaneConcurrency,
+            State::Brown | State::Red => Reason::OverloadLevel,
+            State::Cold | State::Ramp => Reason::UpstreamUnavailable,
+        }
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        lane: Lane,
+        flow: u64,
+        reason: Reason,
+        wait: Option<Duration>,
+    ) -> Refusal {
+        if reason == Reason::OverloadLevel {
+            self.short_of_seats = Some(now);
+        }
+        let state = &mut self.lanes[lane.index()];
+        state.shed[reason.index()] += 1;
+        let retry_after_seconds = match wait {
+            Some(wait) => Retry::refused_for(wait, &mut self.random),
+            None => state.retry.refused(flow, &mut self.random),
+        };
+        Refusal { reason, retry_after_seconds }
+    }
+
+    /// Whether a request may take its seats now: its lane is open, they fit, and its client has not its part.
+    pub(super) fn may_go(&self, slot: &Slot, now: Instant) -> bool {
+        self.recovery.is_open(slot.lane, &self.limit, now)
+            && self.ledger.fits(Need::of(slot), true)
+            && !self.is_capped(slot)
+    }
+
+    /// While a lane is contended, one client has at most its percentage of it. Contended means that somebody else
+    /// waits in it, or that the limit is being cut; an idle server serves a lone client all it wants.
+    pub(super) fn is_capped(&self, slot: &Slot) -> bool {
+        let waiting = self.lanes[slot.lane.index()].waiting();
+        if !self.cutting && waiting == 0 {
+            return false;
+        }
+        let client = self.clients.of(slot.lane, slot.client);
+        let contended = self.cutting || waiting > client.waiting;
+        if !contended || client.seats == 0 {
+            return false;
+        }
+        let share = self.ledger.share(slot.lane);
+        // At least the floor: a lone operator keeps the lane's eight seats while everything else is cut.
+        let cap = (share.ceiling * self.settings.client_percent).div_ceil(100).max(share.floor);
+        client.seats + slot.seats.0 > cap
+    }
+}
