@@ -3,7 +3,7 @@
 // Clippy's own exception for tests ends at the functions marked as tests; what they call are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{path::PathBuf, sync::LazyLock};
+use std::path::PathBuf;
 
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -25,8 +25,6 @@ name: closed
 lanes:
   operators: {identityRate: {perSecond: 1, burst: 1}}
 ";
-
-static SPILLWAY: LazyLock<Spillway> = LazyLock::new(start);
 
 fn start() -> Spillway {
     Spillway::start(&CLUSTER, Some(POLICY), |config| {
@@ -87,10 +85,11 @@ fn it_does_not_share_the_lanes_limits() {
     if !needs_spillway() {
         return;
     }
+    let spillway = start();
     block_on(async {
         let path = "/api/v1/namespaces/default/configmaps?limit=1";
-        let mut shut = SPILLWAY.caller(&CLUSTER.alice()).connect(Protocol::Http2).await;
-        let mut open = SPILLWAY.break_glass_caller(&CLUSTER.break_glass()).connect(Protocol::Http2).await;
+        let mut shut = spillway.caller(&CLUSTER.alice()).connect(Protocol::Http2).await;
+        let mut open = spillway.break_glass_caller(&CLUSTER.break_glass()).connect(Protocol::Http2).await;
         let mut refused = 0;
         for number in 0..20 {
             refused += usize::from(shut.ask(get(path)).await.status == StatusCode::TOO_MANY_REQUESTS);
@@ -100,7 +99,7 @@ fn it_does_not_share_the_lanes_limits() {
                 StatusCode::OK,
                 "request {number}: {}; {}",
                 answer.text(),
-                SPILLWAY.log()
+                spillway.log()
             );
         }
         assert!(refused > 0, "the main listener refused nothing: this proves nothing");
@@ -114,7 +113,7 @@ fn it_does_not_share_the_lanes_limits() {
                 break;
             }
         }
-        let limited = limited.unwrap_or_else(|| panic!("no ceiling was met; {}", SPILLWAY.log()));
+        let limited = limited.unwrap_or_else(|| panic!("no ceiling was met; {}", spillway.log()));
         assert_eq!(limited.status, StatusCode::TOO_MANY_REQUESTS, "{}", limited.text());
         assert!(limited.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds >= 1));
     });
@@ -125,6 +124,7 @@ fn only_certificates_of_its_own_authority_and_group_open_it() {
     if !needs_spillway() {
         return;
     }
+    let spillway = start();
     let unnamed = Credential::Certificate(CLUSTER.pki.break_glass("bg-no-group", "mallory@corp", &["other"]));
     let token = Credential::Token(CLUSTER.token("break-glass", "agent", "1h"));
     let outsiders = [
@@ -139,7 +139,7 @@ fn only_certificates_of_its_own_authority_and_group_open_it() {
     block_on(async {
         for (what, who) in outsiders {
             for protocol in Protocol::BOTH {
-                let mut connection = SPILLWAY.break_glass_caller(&who).connect(protocol).await;
+                let mut connection = spillway.break_glass_caller(&who).connect(protocol).await;
                 for path in ["/api/v1/namespaces/default/configmaps", "/version", "/readyz"] {
                     let answer = connection.ask(with(get(path), "x-remote-user", "system:admin")).await;
                     assert_eq!(
@@ -153,10 +153,10 @@ fn only_certificates_of_its_own_authority_and_group_open_it() {
             }
         }
         // The other way round: its certificate is nobody at the main listener.
-        let answer = SPILLWAY.caller(&CLUSTER.break_glass()).ask(Protocol::Http2, get("/api/v1/pods")).await;
+        let answer = spillway.caller(&CLUSTER.break_glass()).ask(Protocol::Http2, get("/api/v1/pods")).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.text());
         // A token beside the certificate changes nothing, neither way.
-        let operator = SPILLWAY.break_glass_caller(&CLUSTER.break_glass());
+        let operator = spillway.break_glass_caller(&CLUSTER.break_glass());
         let answer = operator.ask(Protocol::Http2, with(who_am_i(), "authorization", "Bearer made-up")).await;
         assert_eq!(answer.json()["status"]["userInfo"]["username"], "alice@corp", "{}", answer.text());
     });
@@ -172,11 +172,12 @@ fn it_streams() {
     if !needs_spillway() {
         return;
     }
-    let operator = kubeconfig(&SPILLWAY, &CLUSTER.break_glass());
+    let spillway = start();
+    let operator = kubeconfig(&spillway, &CLUSTER.break_glass());
     let said = CLUSTER.kubectl_ok(&operator, &["exec", crate::cluster::FAKE_POD, "--", "echo", "in"]);
     assert_eq!(said, "in\n");
     block_on(async {
-        let caller = SPILLWAY.break_glass_caller(&CLUSTER.break_glass());
+        let caller = spillway.break_glass_caller(&CLUSTER.break_glass());
         let path = "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1";
         let answer = within("a watch", caller.ask(Protocol::Http2, get(path))).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
