@@ -15,7 +15,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{AUTHORIZATION, HOST},
 };
-use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -33,7 +33,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::cluster::Credential;
 
 /// What a request carries.
-pub(crate) type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// How long one exchange may take on a busy machine; a real answer takes milliseconds.
 const EXCHANGE: Duration = Duration::from_secs(60);
@@ -302,13 +302,13 @@ pub(crate) fn get(path: &str) -> Request<Body> {
 
 /// A request without a body.
 pub(crate) fn empty(method: Method, path: &str) -> Request<Body> {
-    let body = Empty::new().boxed();
+    let body = Empty::new().boxed_unsync();
     Request::builder().method(method).uri(path).body(body).expect("the test's request is valid")
 }
 
 /// A request with a JSON body of known length.
 pub(crate) fn send(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Body> {
-    let body = Full::new(body.into()).boxed();
+    let body = Full::new(body.into()).boxed_unsync();
     let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
     request.body(body).expect("the test's request is valid")
 }

@@ -257,7 +257,7 @@ fn a_body_of_unknown_length_with_trailers() {
         let request =
             Request::builder().method(Method::POST).uri("/api/v1/namespaces/chunks/configmaps?dryRun=All");
         let request = request.header("content-type", "application/json").header("trailer", "x-checksum");
-        request.body(StreamBody::new(stream::iter(frames)).boxed()).unwrap()
+        request.body(StreamBody::new(stream::iter(frames)).boxed_unsync()).unwrap()
     };
     block_on(async {
         let made = Both::of(&CLUSTER.alice()).same("chunks with trailers", request).await;
