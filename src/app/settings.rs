@@ -128,6 +128,7 @@ pub(super) fn break_glass(lane: &proxy::BreakGlass) -> breakglass::Settings {
         certificate: Material::File(lane.tls.cert_file.clone()),
         key: Material::File(lane.tls.key_file.clone()),
         client_ca: Material::File(lane.client_ca_file.clone()),
+        groups: lane.groups.clone(),
     }
 }
 
