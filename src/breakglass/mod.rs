@@ -43,6 +43,8 @@ pub struct Settings {
     pub key: Material,
     /// The CA of break-glass certificates, PEM: neither the cluster's client CA nor the front-proxy CA.
     pub client_ca: Material,
+    /// A certificate needs one of these in its O, so that a CA that also signs other things is no master key.
+    pub groups: Vec<String>,
 }
 
 /// The lane could not be prepared.
@@ -63,6 +65,7 @@ pub enum LaneError {
 pub struct BoundLane {
     listener: Listener,
     tls: Arc<Tls>,
+    groups: Arc<[String]>,
 }
 
 /// The open lane.
@@ -82,7 +85,7 @@ impl Lane {
         let tls = Arc::new(Tls::new(&tls, authority)?);
         let listener =
             Listener::bind(NAME, settings.address, limits(), Arc::clone(&tls), Placement::OnShard)?;
-        Ok(BoundLane { listener, tls })
+        Ok(BoundLane { listener, tls, groups: settings.groups.clone().into() })
     }
 
     /// The address it listens on.
@@ -125,19 +128,35 @@ impl BoundLane {
     /// # Errors
     /// The thread cannot be created.
     pub fn start(self, drain: &Drain, factory: HandlerFactory) -> Result<Lane, StartError> {
-        let Self { listener, tls } = self;
+        let Self { listener, tls, groups } = self;
         let address = listener.address();
         let threads = Threads { mode: Mode::Sharded, count: 1, name: NAME };
-        let gated: HandlerFactory =
-            Arc::new(move |context| -> Arc<dyn Handler> { Arc::new(Gate { inside: factory(context) }) });
+        let gated: HandlerFactory = Arc::new(move |context| -> Arc<dyn Handler> {
+            Arc::new(Gate { inside: factory(context), groups: Arc::clone(&groups) })
+        });
         let server = Server::start(threads, vec![listener], drain, &gated)?;
         Ok(Lane { server, address, tls })
     }
 }
 
-/// Lets verified certificates through.
+/// Lets verified certificates of the lane's groups through.
 struct Gate {
     inside: Arc<dyn Handler>,
+    groups: Arc<[String]>,
+}
+
+impl Gate {
+    /// Why the certificate does not open the lane, if it does not.
+    fn refusal(&self, certificate: &PeerCertificate) -> Option<&'static str> {
+        match certificate {
+            // Connections outlive certificates, so the time is checked again.
+            PeerCertificate::Verified { caller, not_after } if clock::wall() <= *not_after => {
+                let named = caller.identity.groups.iter().any(|group| self.groups.contains(group));
+                (!named).then_some("Unauthorized: this certificate's O names none of breakGlass.groups")
+            }
+            _ => Some("Unauthorized: this address accepts only certificates of the break-glass CA"),
+        }
+    }
 }
 
 impl Handler for Gate {
@@ -146,13 +165,9 @@ impl Handler for Gate {
         connection: Arc<Connection>,
         request: Request<Incoming>,
     ) -> BoxFuture<'static, Response<ServerBody>> {
-        match &connection.certificate {
-            // Connections outlive certificates, so the time is checked again.
-            PeerCertificate::Verified { not_after, .. } if clock::wall() <= *not_after => {
-                self.inside.handle(connection, request)
-            }
-            _ => {
-                let message = "Unauthorized: this address accepts only certificates of the break-glass CA";
+        match self.refusal(&connection.certificate) {
+            None => self.inside.handle(connection, request),
+            Some(message) => {
                 std::future::ready(server::failure(StatusCode::UNAUTHORIZED, "Unauthorized", message)).boxed()
             }
         }

@@ -4,6 +4,8 @@ use super::*;
 use crate::server::fixture::*;
 use crate::server::{Protocol, ShardContext};
 
+const GROUP: &str = "spillway:break-glass";
+
 struct Opened {
     lane: Lane,
     serving: Authority,
@@ -34,6 +36,7 @@ fn open() -> Opened {
         certificate: memory(&pair.certificate),
         key: memory(&pair.key),
         client_ca: memory(&people.certificate),
+        groups: vec!["night-watch".into(), GROUP.into()],
     };
     let bound = Lane::bind(&settings).unwrap();
     let factory: HandlerFactory = Arc::new(|_: &ShardContext| -> Arc<dyn Handler> { Arc::new(Greeting) });
@@ -42,13 +45,16 @@ fn open() -> Opened {
 }
 
 #[tokio::test]
-async fn only_a_certificate_of_the_lanes_own_ca_opens_it() {
+async fn only_a_certificate_of_the_lanes_own_ca_and_groups_opens_it() {
     let Opened { lane, serving, people } = open();
     let stranger = Authority::new("cluster").client("admin");
-    let person = people.client("ada");
+    let person = people.member("ada", Some(GROUP));
+    let (loner, other) = (people.client("eve"), people.member("eve", Some("system:masters")));
     for (pair, expected) in [
         (Some(&person), StatusCode::OK),
         (Some(&stranger), StatusCode::UNAUTHORIZED),
+        (Some(&loner), StatusCode::UNAUTHORIZED),
+        (Some(&other), StatusCode::UNAUTHORIZED),
         (None, StatusCode::UNAUTHORIZED),
     ] {
         let stream = connect(lane.address(), client_config(&serving, Protocol::Http2, pair)).await;
@@ -68,7 +74,7 @@ async fn only_a_certificate_of_the_lanes_own_ca_opens_it() {
 #[tokio::test]
 async fn sessions_are_never_resumed() {
     let Opened { lane, serving, people } = open();
-    let config = client_config(&serving, Protocol::Http1, Some(&people.client("ada")));
+    let config = client_config(&serving, Protocol::Http1, Some(&people.member("ada", Some(GROUP))));
     for _ in 0..2 {
         let stream = connect(lane.address(), Arc::clone(&config)).await;
         assert_eq!(stream.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));

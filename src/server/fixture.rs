@@ -56,7 +56,15 @@ impl Authority {
     }
 
     pub(crate) fn client(&self, user: &str) -> Pair {
+        self.member(user, None)
+    }
+
+    /// A client certificate, with `group` in its O if there is one.
+    pub(crate) fn member(&self, user: &str, group: Option<&str>) -> Pair {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        if let Some(group) = group {
+            params.distinguished_name.push(DnType::OrganizationName, group);
+        }
         params.distinguished_name.push(DnType::CommonName, user);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(params)

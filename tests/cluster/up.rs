@@ -94,7 +94,7 @@ fn start_spillway(cluster: &Cluster) -> Front {
         binary.display()
     );
     println!("spillway, from {} ...", binary.display());
-    cluster.start_front(&binary, |_| ())
+    cluster.start_front(&binary, None, |_| ())
 }
 
 /// `.cluster/` in the current directory: kubectl and the kubeconfigs under names a person can type.

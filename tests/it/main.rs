@@ -1,6 +1,16 @@
 //! The integration tests: one binary, one module a subject.
 
 mod apiserver;
+mod bad_input;
+mod break_glass;
+mod client;
 mod cluster;
 mod cluster_selftest;
+mod drain;
+mod isolation;
+mod kubectl;
+mod payloads;
+mod refusal;
+mod spillway;
+mod streams;
 mod upstream;

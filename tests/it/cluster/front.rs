@@ -3,9 +3,10 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -13,13 +14,14 @@ use serde_json::{Value, json};
 
 use super::{
     Cluster,
-    process::{Process, free_port, tail, wait_for},
+    process::{Process, tail, wait_for},
 };
 
-/// From start to both listeners answering.
-const LISTENING: Duration = Duration::from_secs(20);
+/// From start to an answer to `/readyz`, on a busy machine. On a calm one it takes far less than a second.
+const READY: Duration = Duration::from_secs(60);
 
 /// A running spillway: stopped when dropped.
+#[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) main: SocketAddr,
     pub(crate) break_glass: SocketAddr,
@@ -42,70 +44,97 @@ impl Front {
 }
 
 impl Cluster {
-    /// Starts `binary` in front of kube-apiserver and waits until it listens. `change` may edit the configuration
-    /// first; each call is one more proxy, with ports of its own.
-    pub(crate) fn start_front(&self, binary: &Path, change: impl FnOnce(&mut Value)) -> Front {
-        let [main, break_glass, metrics] =
-            [(); 3].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
-        let mut config = spillway_config(self, main, break_glass, metrics);
+    /// Starts `binary` in front of kube-apiserver, learns its addresses from what it prints, and waits until
+    /// `/readyz` is answered through it. `change` may edit the configuration first; `policy` is the text of a
+    /// `TrafficPolicy`, the built-in one when `None`. Each call is one more proxy, with ports of its own.
+    pub(crate) fn start_front(
+        &self,
+        binary: &Path,
+        policy: Option<&str>,
+        change: impl FnOnce(&mut Value),
+    ) -> Front {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("spillway-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        let write = |kind: &str, text: &str| {
+            let file = self.paths.dir.join(format!("{name}-{kind}.yaml"));
+            fs::write(&file, text).expect("configuration is written");
+            file
+        };
+        let mut config = self.front_config();
         change(&mut config);
-        let file = self.paths.dir.join(format!("spillway-{}.yaml", main.port()));
         // JSON is YAML.
-        fs::write(&file, format!("{config:#}\n")).expect("configuration is written");
+        let config = write("config", &format!("{config:#}\n"));
 
         let mut command = Command::new(binary);
-        command.args(["run", "--config"]).arg(&file);
-        let mut process = self.run(&format!("spillway-{}", main.port()), command);
-        for address in [main, break_glass] {
-            wait_for(&format!("spillway to listen on {address}"), LISTENING, || {
-                // Gone is not the same as not yet there: say why at once.
-                process.alive().unwrap_or_else(|why| panic!("expected spillway to keep running, but {why}"));
-                TcpStream::connect(address)
-                    .map(drop)
-                    .map_err(|e| format!("{e}; its log:\n{}", tail(&process.log)))
-            });
+        command.args(["run", "--config"]).arg(&config);
+        if let Some(policy) = policy {
+            command.arg("--policy").arg(write("policy", policy));
         }
-        Front { main, break_glass, metrics, config: file, process }
+        let mut process = self.run(&name, command);
+        let [main, break_glass, metrics] = wait_for("spillway to print its addresses", READY, || {
+            still_runs(&mut process);
+            let text = fs::read_to_string(&process.log).map_err(|e| e.to_string())?;
+            let address = |name| printed(&text, name).ok_or(format!("no line `{name} ADDRESS` in:\n{text}"));
+            Ok([address("main")?, address("break-glass")?, address("metrics")?])
+        });
+        let mut front = Front { main, break_glass, metrics, config, process };
+        self.wait_front_ready(&mut front);
+        front
+    }
+
+    fn wait_front_ready(&self, front: &mut Front) {
+        let admin = self.kubeconfig_for(&self.admin(), &front.url(), &self.paths.server_ca.cert);
+        wait_for("/readyz through spillway", READY, || {
+            still_runs(&mut front.process);
+            let ready = self.kubectl(&admin, &["get", "--raw", "/readyz"]);
+            let why = || format!("{}\n{}", String::from_utf8_lossy(&ready.stderr), tail(&front.process.log));
+            if ready.status.success() { Ok(()) } else { Err(why()) }
+        });
+    }
+
+    /// The `ProxyConfiguration` that stands in front of this cluster, on ports of the kernel's choice.
+    pub(crate) fn front_config(&self) -> Value {
+        let paths = &self.paths;
+        json!({
+            "apiVersion": "config.spillway.dev/v1alpha1",
+            "kind": "ProxyConfiguration",
+            "listeners": [{
+                "name": "main",
+                "address": "127.0.0.1:0",
+                "tls": {"certFile": paths.serving.cert, "keyFile": paths.serving.key},
+            }],
+            "authentication": {
+                "clientCertificate": {"caFile": paths.client_ca.cert},
+                "serviceAccountToken": {
+                    "issuers": ["https://kubernetes.default.svc.cluster.local"],
+                    "publicKeyFiles": [paths.service_account.cert],
+                },
+            },
+            "upstreams": {
+                "servers": [{"name": "local", "url": self.url()}],
+                "tls": {"caFile": paths.server_ca.cert, "serverName": "kubernetes"},
+                "forwardIdentity": {"frontProxy": {
+                    "certFile": paths.front_proxy_client.cert,
+                    "keyFile": paths.front_proxy_client.key,
+                }},
+            },
+            "breakGlass": {
+                "address": "127.0.0.1:0",
+                "tls": {"certFile": paths.serving.cert, "keyFile": paths.serving.key},
+                "clientCAFile": paths.break_glass_ca.cert,
+                "groups": ["spillway:break-glass"],
+            },
+            "metrics": {"address": "127.0.0.1:0"},
+        })
     }
 }
 
-/// The `ProxyConfiguration` that stands in front of `cluster`.
-fn spillway_config(
-    cluster: &Cluster,
-    main: SocketAddr,
-    break_glass: SocketAddr,
-    metrics: SocketAddr,
-) -> Value {
-    let paths = &cluster.paths;
-    json!({
-        "apiVersion": "config.spillway.dev/v1alpha1",
-        "kind": "ProxyConfiguration",
-        "listeners": [{
-            "name": "main",
-            "address": main,
-            "tls": {"certFile": paths.serving.cert, "keyFile": paths.serving.key},
-        }],
-        "authentication": {
-            "clientCertificate": {"caFile": paths.client_ca.cert},
-            "serviceAccountToken": {
-                "issuers": ["https://kubernetes.default.svc.cluster.local"],
-                "publicKeyFiles": [paths.service_account.cert],
-            },
-        },
-        "upstreams": {
-            "servers": [{"name": "local", "url": cluster.url()}],
-            "tls": {"caFile": paths.server_ca.cert, "serverName": "kubernetes"},
-            "forwardIdentity": {"frontProxy": {
-                "certFile": paths.front_proxy_client.cert,
-                "keyFile": paths.front_proxy_client.key,
-            }},
-        },
-        "breakGlass": {
-            "address": break_glass,
-            "tls": {"certFile": paths.serving.cert, "keyFile": paths.serving.key},
-            "clientCAFile": paths.break_glass_ca.cert,
-            "groups": ["spillway:break-glass"],
-        },
-        "metrics": {"address": metrics},
-    })
+/// Gone is not the same as not yet there: says why at once.
+fn still_runs(process: &mut Process) {
+    process.alive().unwrap_or_else(|why| panic!("expected spillway to keep running, but {why}"));
+}
+
+/// The address in a line `NAME ADDRESS`.
+fn printed(text: &str, name: &str) -> Option<SocketAddr> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }

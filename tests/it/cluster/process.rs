@@ -12,7 +12,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
@@ -132,6 +132,11 @@ impl Process {
             Ok(Some(status)) => Err(format!("{} ended with {status}:\n{}", self.name, tail(&self.log))),
             Err(e) => Err(format!("{} cannot be waited for: {e}", self.name)),
         }
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) {
