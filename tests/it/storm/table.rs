@@ -25,7 +25,9 @@ pub(crate) fn render(halves: &[&Half]) -> String {
     table.row("telemetry: ... answered", |half| count(&half.agents.answered));
     table.row("telemetry: ... told to come back", |half| count(&half.agents.refused));
     table.row("telemetry: ... failed", |half| count(&half.agents.failed));
-    table.row("telemetry: megabytes", |half| (half.agents.bytes.load(Ordering::Relaxed) / 1_000_000).to_string());
+    table.row("telemetry: megabytes", |half| {
+        (half.agents.bytes.load(Ordering::Relaxed) / 1_000_000).to_string()
+    });
     for half in halves {
         explain(half, &mut table.text);
     }
