@@ -2,7 +2,7 @@
 # spillway as a peer of peers.sh: one shard, the default rules, classification and scheduling on for every request.
 # What differs from a production configuration, and why:
 #  - unverifiedProtocol Http2: the upstream here speaks only HTTP/2, and is no kube-apiserver that closes connections;
-#  - no rate per client and no client share: the load generator is one client that shall use the whole proxy.
+#  - no rate per client, and room to wait: the load generator is one client that shall use the whole proxy.
 # $SPILLWAY = the binary; $CERTS and $WORK come from peers.sh.
 set -euo pipefail
 "$(dirname "$0")/token.sh" "$CERTS" >/dev/null
@@ -30,10 +30,8 @@ metrics: { address: 127.0.0.1:7510 }
 apiVersion: config.spillway.dev/v1alpha1
 kind: TrafficPolicy
 name: bench
-overload:
-  clientPercent: 100
 lanes:
-  - { name: unknown, ceilingPercent: 100, wait: 2s, queueLimit: 1000, perIdentity: null }
-  - { name: workload, ceilingPercent: 100, wait: 2s, queueLimit: 1000, perIdentity: null }
+  unknown: { ceilingPercent: 100, wait: 2s, queueLength: 1000, identityRate: { perSecond: 0 } }
+  workload: { ceilingPercent: 100, wait: 2s, queueLength: 1000, identityRate: { perSecond: 0 } }
 C
 exec "${SPILLWAY:?set SPILLWAY to the binary}" run --config "$WORK/spillway.yaml"

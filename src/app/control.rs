@@ -24,6 +24,10 @@ use crate::telemetry::{Metrics, UpstreamGauges};
 use crate::units::Instant;
 use crate::upstream::{self, Outcome, Prober, Via};
 
+/// Probes lost one after the other before the apiserver counts as away. Three are under a second: one alone may be a
+/// connection that was closed as it was used.
+const LOST_IN_A_ROW: u32 = 3;
+
 /// What the control thread looks at.
 pub(super) struct Inside {
     pub(super) gate: Arc<Gate>,
@@ -66,8 +70,9 @@ impl Control {
             .name("control".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
-                    let mut seen = Instant::ORIGIN;
-                    tokio::spawn(inside.gate.run(move || probes(&prober, &mut seen)));
+                    let gate = Arc::clone(&inside.gate);
+                    let mut lookout = Lookout { prober, gate, seen: Instant::ORIGIN, lost: 0 };
+                    tokio::spawn(inside.gate.run(move || lookout.look()));
                     tokio::spawn(async move {
                         if let Err(error) = admin::serve(metrics_listener, shown).await {
                             tracing::error!(%error, "the metrics listener stopped");
@@ -160,18 +165,34 @@ fn gauges(up: bool, stats: &ShardStats) -> UpstreamGauges {
     gauges
 }
 
-/// What the probe found since the tick before, in the scheduler's words.
-fn probes(prober: &Prober, seen: &mut Instant) -> Probes {
-    let fresh = prober.latest().filter(|reading| reading.at > *seen);
-    let livez = fresh.map_or(Probe::Silent, |reading| {
-        *seen = reading.at;
-        match reading.outcome {
+/// Follows the probe for the scheduler: what is new at each tick, and whether the apiserver is there at all.
+struct Lookout {
+    prober: Prober,
+    gate: Arc<Gate>,
+    seen: Instant,
+    lost: u32,
+}
+
+impl Lookout {
+    /// What the probe found since the tick before, in the scheduler's words.
+    fn look(&mut self) -> Probes {
+        let Some(reading) = self.prober.latest().filter(|reading| reading.at > self.seen) else {
+            return Probes { livez: Probe::Silent };
+        };
+        self.seen = reading.at;
+        let livez = match reading.outcome {
             Outcome::Answered { latency, .. } => Probe::Answered(latency),
             Outcome::Outstanding(age) => Probe::Waiting(age),
             Outcome::Lost => Probe::Lost,
+        };
+        self.lost = if livez == Probe::Lost { self.lost + 1 } else { 0 };
+        match livez {
+            Probe::Lost if self.lost == LOST_IN_A_ROW => self.gate.upstream_up(false),
+            Probe::Answered(_) => self.gate.upstream_up(true),
+            _ => {}
         }
-    });
-    Probes { livez }
+        Probes { livez }
+    }
 }
 
 /// Blocks until SIGTERM or SIGINT.

@@ -7,7 +7,7 @@ use crate::authn::{self, Material, token};
 use crate::breakglass;
 use crate::config::{self as proxy, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{self, CeilingSettings};
-use crate::policy::Rate;
+use crate::policy::{Lane, Rate};
 use crate::server::{self, MinVersion, Mode, Resumption, Threads, TlsSettings};
 use crate::telemetry::{AccessLog, LogFormat};
 use crate::units::Seats;
@@ -93,8 +93,10 @@ pub(super) fn upstream(proxy: &ProxyConfiguration) -> Result<upstream::Settings,
         proxy::UnverifiedProtocol::Http1 => upstream::UnverifiedProtocol::Http1,
         proxy::UnverifiedProtocol::Http2 => upstream::UnverifiedProtocol::Http2,
     };
-    for most in &mut settings.short_connections_max {
-        *most = upstreams.connections.per_lane.min(*most);
+    let per_lane = upstreams.connections.per_lane;
+    for (lane, most) in Lane::ALL.into_iter().zip(&mut settings.short_connections_max) {
+        // Telemetry's own bound is a protection: the knob can lower it, never raise it.
+        *most = if lane == Lane::Telemetry { per_lane.min(*most) } else { per_lane };
     }
     settings.streams_max = upstreams.connections.streams;
     settings.connect_timeout = upstreams.connections.connect_timeout;

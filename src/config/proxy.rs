@@ -57,6 +57,15 @@ pub struct ServerTls {
     pub min_version: TlsVersion,
 }
 
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// PEM chain, leaf first.
+    pub cert_file: PathBuf,
+    /// PEM private key of the leaf.
+    pub key_file: PathBuf,
+}
+
 /// A TLS protocol version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -199,20 +208,12 @@ pub struct UpstreamTls {
 /// How callers are named to kube-apiserver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardIdentity {
-    /// The client certificate that lets `X-Remote-User` count. Needed when client certificates are verified here.
-    pub front_proxy: Option<FrontProxy>,
+    /// The client certificate that lets `X-Remote-User` count: signed by kube-apiserver's
+    /// `--requestheader-client-ca-file`, its CN in `--requestheader-allowed-names`. Needed when client certificates are
+    /// verified here.
+    pub front_proxy: Option<CertificateFiles>,
     /// Protocol of the pool for callers that kube-apiserver may answer with 401.
     pub unverified_protocol: UnverifiedProtocol,
-}
-
-/// The front-proxy client certificate: signed by kube-apiserver's `--requestheader-client-ca-file`, its CN in
-/// `--requestheader-allowed-names`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FrontProxy {
-    /// PEM certificate chain.
-    pub cert_file: PathBuf,
-    /// PEM private key.
-    pub key_file: PathBuf,
 }
 
 /// Protocol of the pool for anonymous and unverified callers.
@@ -229,10 +230,11 @@ pub enum UnverifiedProtocol {
 /// Bounds on connections to kube-apiserver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connections {
-    /// Connections of one lane, credential and shard. Default 4, range 1 to 64.
+    /// Connections for short requests of one lane, credential and shard. Default 4, range 1 to 64; the telemetry lane
+    /// never gets more than 2, so that its damage is bounded by TCP as well.
     pub per_lane: u32,
-    /// Requests on one HTTP/2 connection. Default 100, range 1 to 1,000: kube-apiserver announces 250 by default and
-    /// what it announces wins when it is lower.
+    /// Requests on one HTTP/2 connection. Default 90, range 1 to 1,000: kube-apiserver announces 100 by default, counts
+    /// a cancelled one somewhat longer than its client, and what it announces wins when it is lower.
     pub streams: u32,
     /// TCP connect and TLS handshake together. Default 5 s, range 100 ms to 60 s.
     pub connect_timeout: Duration,
@@ -240,7 +242,7 @@ pub struct Connections {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { per_lane: 4, streams: 100, connect_timeout: Duration::from_secs(5) }
+        Self { per_lane: 4, streams: 90, connect_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -249,8 +251,8 @@ impl Default for Connections {
 pub struct BreakGlass {
     /// Its own address, different from every listener's.
     pub address: SocketAddr,
-    /// The certificate that operators see.
-    pub tls: ServerTls,
+    /// The certificate that operators see. TLS 1.2 and later: the lane must not fail over an old laptop.
+    pub tls: CertificateFiles,
     /// PEM bundle of the CA that signs break-glass certificates. Not the cluster's client CA: then every kubelet could enter.
     pub client_ca_file: PathBuf,
     /// A certificate needs one of these in its O. Default `spillway:break-glass`, 1 to 16.

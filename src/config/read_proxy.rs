@@ -155,12 +155,18 @@ fn http2(section: &mut Section<'_>) -> Option<Http2> {
 }
 
 fn server_tls(section: &mut Section<'_>) -> Option<ServerTls> {
-    let cert_file = section.need("certFile", |field| field.file(Content::Certificates));
-    let key_file = section.need("keyFile", |field| field.file(Content::PrivateKey));
+    let files = certificate_files(section);
     let min_version = section.or("minVersion", TlsVersion::default(), |field| {
         field.choice(&[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)])
     });
-    Some(ServerTls { cert_file: cert_file?, key_file: key_file?, min_version })
+    let CertificateFiles { cert_file, key_file } = files?;
+    Some(ServerTls { cert_file, key_file, min_version })
+}
+
+fn certificate_files(section: &mut Section<'_>) -> Option<CertificateFiles> {
+    let cert_file = section.need("certFile", |field| field.file(Content::Certificates));
+    let key_file = section.need("keyFile", |field| field.file(Content::PrivateKey));
+    Some(CertificateFiles { cert_file: cert_file?, key_file: key_file? })
 }
 
 fn limits(section: &mut Section<'_>) -> Option<Limits> {
@@ -292,13 +298,7 @@ fn address_of_url(url: &str) -> Option<SocketAddr> {
 }
 
 fn forward_identity(section: &mut Section<'_>) -> Option<ForwardIdentity> {
-    let front_proxy = section.maybe("frontProxy", |field| {
-        field.section(|section| {
-            let cert_file = section.need("certFile", |field| field.file(Content::Certificates));
-            let key_file = section.need("keyFile", |field| field.file(Content::PrivateKey));
-            Some(FrontProxy { cert_file: cert_file?, key_file: key_file? })
-        })
-    });
+    let front_proxy = section.maybe("frontProxy", |field| field.section(certificate_files));
     let unverified_protocol = section.or("unverifiedProtocol", UnverifiedProtocol::default(), |field| {
         field.choice(&[("Http1", UnverifiedProtocol::Http1), ("Http2", UnverifiedProtocol::Http2)])
     });
@@ -316,7 +316,7 @@ fn connections(section: &mut Section<'_>) -> Option<Connections> {
 
 fn break_glass(section: &mut Section<'_>) -> Option<BreakGlass> {
     let address = section.need("address", Field::address);
-    let tls = section.need("tls", |field| field.section(server_tls));
+    let tls = section.need("tls", |field| field.section(certificate_files));
     let client_ca_file = section.need("clientCAFile", |field| field.file(Content::Certificates));
     let groups = section.or("groups", BreakGlass::default_groups(), |field| {
         field.list(1..=ENTRIES_MAX, |entry| {

@@ -30,6 +30,8 @@ pub(super) struct Reader<'a> {
 pub(super) struct Field<'a> {
     reader: &'a Reader<'a>,
     path: String,
+    /// Where findings about it point: a scalar itself, but the key of a mapping or list, which may fill a page.
+    span: Span,
     node: &'a Node,
 }
 
@@ -49,7 +51,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn root(&'a self, node: &'a Node) -> Field<'a> {
-        Field { reader: self, path: String::new(), node }
+        Field { reader: self, path: String::new(), span: node.span, node }
     }
 
     pub(super) fn report(&self, diagnostic: Diagnostic) {
@@ -106,9 +108,9 @@ impl<'a> Section<'a> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
         }
-        let (_, node) =
+        let (key, node) =
             self.entries.iter().find(|(entry, node)| entry.text == key && node.value != Value::Null)?;
-        Some(Field { reader: self.reader, path: join(&self.path, key), node })
+        Some(Field::below(self.reader, &self.path, key, node))
     }
 
     /// Reports a finding about the section as a whole, at its first line.
@@ -140,8 +142,15 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Field<'a> {
+    /// The value of one entry of the mapping at `path`.
+    fn below(reader: &'a Reader<'a>, path: &str, key: &Key, node: &'a Node) -> Self {
+        let path = if path.is_empty() { key.text.clone() } else { format!("{path}.{}", key.text) };
+        let span = if matches!(node.value, Value::Map(_) | Value::List(_)) { key.span } else { node.span };
+        Self { reader, path, span, node }
+    }
+
     pub(super) fn place(&self) -> Place {
-        self.reader.place(self.node.span)
+        self.reader.place(self.span)
     }
 
     pub(super) fn path(&self) -> &str {
@@ -174,7 +183,7 @@ impl<'a> Field<'a> {
             Value::Null => "nothing",
             Value::Bool(_) => "a boolean",
             Value::Integer(_) => "a number",
-            Value::Float => "a fraction",
+            Value::Float => "a fraction or overlong number",
             Value::Text(_) => "a text",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
@@ -326,32 +335,28 @@ impl<'a> Field<'a> {
             self.report(Code::TooMany, message, format!("at most {} are possible", lengths.end()));
             return None;
         }
-        let read: Vec<_> = nodes
-            .iter()
-            .enumerate()
-            .map(|(at, node)| read(Field { reader: self.reader, path: format!("{}[{at}]", self.path), node }))
-            .collect();
+        // Collected twice, so that a mistake in one entry does not hide those in the next.
+        let entry = |(at, node): (usize, &'a Node)| {
+            let path = format!("{}[{at}]", self.path);
+            read(Field { reader: self.reader, path, span: node.span, node })
+        };
+        let read: Vec<_> = nodes.iter().enumerate().map(entry).collect();
         read.into_iter().collect()
     }
 
     /// The keys and values of a mapping whose keys are not fixed.
     pub(super) fn entries(self) -> Option<Vec<(Field<'a>, &'a str, Place)>> {
         let entries = self.mapping()?;
-        let field = |key: &Key, node| Field { reader: self.reader, path: join(&self.path, &key.text), node };
-        Some(
-            entries
-                .iter()
-                .map(|(key, node)| (field(key, node), key.text.as_str(), self.reader.place(key.span)))
-                .collect(),
-        )
+        let place = |key: &Key| self.reader.place(key.span);
+        let field = |key, node| Field::below(self.reader, &self.path, key, node);
+        Some(entries.iter().map(|(key, node)| (field(key, node), key.text.as_str(), place(key))).collect())
     }
 
     /// A mapping with fixed keys. `read` asks for all of them before it gives up on one.
     pub(super) fn section<T>(self, read: impl FnOnce(&mut Section<'a>) -> Option<T>) -> Option<T> {
         let entries = self.mapping()?;
-        let Self { reader, path, node } = self;
-        let mut section =
-            Section { reader, path, span: node.span, entries, asked: Vec::new(), unread: false };
+        let Self { reader, path, span, .. } = self;
+        let mut section = Section { reader, path, span, entries, asked: Vec::new(), unread: false };
         let value = read(&mut section);
         section.finish();
         value
@@ -372,10 +377,6 @@ impl<'a> Field<'a> {
         }
         Some(entries)
     }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// `A`, `A or B`, `A, B or C`.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::flow::{self, LimitSettings};
 use crate::policy::{Lane, LaneSettings, Policy, PolicyError, Rule};
 
 /// The embedded default: the lanes and rules a cluster gets when nobody says anything.
@@ -71,7 +72,8 @@ pub struct LimitBounds {
 
 impl Default for LimitBounds {
     fn default() -> Self {
-        Self { min: 10, max: 1_000, initial: 64 }
+        let LimitSettings { min, max, start } = LimitSettings::default();
+        Self { min: min.0, max: max.0, initial: start.0 }
     }
 }
 
@@ -88,10 +90,7 @@ pub struct Objectives {
 
 impl Default for Objectives {
     fn default() -> Self {
-        Self {
-            object: Duration::from_millis(250),
-            namespace: Duration::from_secs(2),
-            cluster: Duration::from_secs(10),
-        }
+        let flow::Objectives { object, namespace_list, cluster_list } = flow::Objectives::default();
+        Self { object, namespace: namespace_list, cluster: cluster_list }
     }
 }

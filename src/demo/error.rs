@@ -44,6 +44,9 @@ pub enum DemoError {
     /// spillway did not start.
     #[error("spillway did not start for the second half of the demo")]
     Proxy(#[source] Box<dyn Error + Send + Sync>),
+    /// Ctrl-C or SIGTERM.
+    #[error("the demo was interrupted")]
+    Interrupted,
     /// An option is outside its range.
     #[error("{option} must be between {min} and {max}, not {value}")]
     OutOfRange {

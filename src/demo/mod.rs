@@ -21,6 +21,8 @@ mod stage;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 pub use error::DemoError;
 pub use pki::PkiError;
 pub use report::{Apiserver, Dns, EndedBy, Half, Leases, Operator, Report, Telemetry, Verdict};
@@ -102,13 +104,14 @@ pub fn play(stage: &dyn Stage, options: &Options) -> Result<Played, DemoError> {
     };
     let without = {
         let server = play.model()?;
-        let (half, _traffic) = runtime.block_on(play.half("without", &server, server.address()))?;
-        half
+        let half = play.half("without", &server, server.address());
+        runtime.block_on(unless_interrupted(half))?.0
     };
     let server = play.model()?;
     let proxy = stage.start(&files.proxy_inputs(&pki, server.address())?).map_err(DemoError::Proxy)?;
     let kubeconfig = files.kubeconfig("operator.kubeconfig", &pki, proxy.address, &cast.operator_leaf)?;
-    let (with, traffic) = runtime.block_on(play.half("with", &server, proxy.address))?;
+    let half = play.half("with", &server, proxy.address);
+    let (with, traffic) = runtime.block_on(unless_interrupted(half))?;
     progress.finish();
     let report = Report {
         seed: options.seed,
@@ -125,6 +128,24 @@ pub fn play(stage: &dyn Stage, options: &Options) -> Result<Played, DemoError> {
         Afterwards::Hold => Some(Standing::new(&pki, files, kubeconfig, proxy, server, traffic, runtime)?),
     };
     Ok(Played { report, standing })
+}
+
+/// Ends early on Ctrl-C or SIGTERM, so that the directory with the keys is removed.
+async fn unless_interrupted<T>(half: impl Future<Output = Result<T, DemoError>>) -> Result<T, DemoError> {
+    tokio::select! {
+        ended = half => ended,
+        interrupted = interruption() => Err(interrupted.err().unwrap_or(DemoError::Interrupted)),
+    }
+}
+
+async fn interruption() -> Result<(), DemoError> {
+    let failed = |source| DemoError::Io { what: "wait for signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
 }
 
 /// The second half's cluster in calm, still up. Dropping it stops everything and removes the files.
@@ -191,12 +212,11 @@ impl Standing {
         self.proxy.metrics_address
     }
 
-    /// Keeps the traffic going until Ctrl-C.
+    /// Keeps the traffic going until Ctrl-C or SIGTERM.
     ///
     /// # Errors
     /// When the signal cannot be waited for.
     pub fn until_interrupted(self) -> Result<(), DemoError> {
-        let waited = self.runtime.block_on(tokio::signal::ctrl_c());
-        waited.map_err(|source| DemoError::Io { what: "wait for Ctrl-C", source })
+        self.runtime.block_on(interruption())
     }
 }

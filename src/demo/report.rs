@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::clients::leases::NOT_READY_AFTER;
 use super::ledger::{Ledger, Listed, Span, Who, percentile};
+use super::scenario::INSIGHT_AFTER;
 use crate::units::Instant;
 
 /// At least this share of all refusals must hit telemetry.
@@ -54,6 +55,8 @@ pub struct Half {
     pub telemetry: Telemetry,
     /// Answers of 429 to everybody else.
     pub refused_others: usize,
+    /// From the storm's start to the first of them, in ms.
+    pub others_first_refused_after_ms: Option<u64>,
     /// The modelled machine.
     pub apiserver: Apiserver,
     /// From the storm's end until leases were as fast as before, in ms; `None` if not within the demo's patience.
@@ -165,7 +168,12 @@ impl Half {
             dns: dns(ledger, storm),
             operator: operator(ledger, storm, measured.insight),
             telemetry: telemetry(ledger, storm),
-            refused_others: others.into_iter().map(|who| ledger.refusals(storm, who)).sum(),
+            refused_others: others.iter().map(|who| ledger.refusals(storm, *who)).sum(),
+            others_first_refused_after_ms: others
+                .iter()
+                .filter_map(|who| ledger.first_refusal(storm, *who))
+                .min()
+                .map(|at| whole_ms(at.since(storm.start))),
             apiserver: measured.apiserver,
             recovery_ms: measured.recovery.map(whole_ms),
         }
@@ -266,6 +274,11 @@ impl Verdict {
         );
         let refusals = with.telemetry.refused + with.refused_others;
         require(with.telemetry.refused > 0, "with spillway no telemetry was refused".to_owned());
+        let first = (with.telemetry.first_refused_after_ms, with.others_first_refused_after_ms);
+        require(
+            !matches!(first, (Some(telemetry), Some(others)) if others < telemetry),
+            "with spillway somebody else was refused before telemetry".to_owned(),
+        );
         require(
             percent(with.telemetry.refused, refusals) >= TELEMETRY_REFUSALS_PERCENT_MIN,
             format!("with spillway {} of {refusals} refusals hit others than telemetry", with.refused_others),
@@ -337,8 +350,9 @@ impl Report {
     fn footnote(&self) -> String {
         format!(
             "Real TLS connections; the apiserver's speed is modelled (no APF, {}x faster\n\
-             lease clock, DaemonSet deleted 12 s into the storm at the earliest).\n",
-            self.lease_time_compression
+             lease clock, DaemonSet deleted {} s into the storm at the earliest).\n",
+            self.lease_time_compression,
+            INSIGHT_AFTER.as_secs(),
         )
     }
 }

@@ -26,6 +26,7 @@ fn bad() -> Half {
         },
         telemetry: Telemetry { served: 31, refused: 3_604, failed: 0, first_refused_after_ms: Some(2_900) },
         refused_others: 55,
+        others_first_refused_after_ms: Some(3_100),
         apiserver: Apiserver { busy_percent: 98.6, wasted_percent: 93.8 },
         recovery_ms: Some(1_100),
     }
@@ -53,6 +54,7 @@ fn good() -> Half {
         },
         telemetry: Telemetry { served: 80, refused: 1_204, failed: 0, first_refused_after_ms: Some(310) },
         refused_others: 0,
+        others_first_refused_after_ms: None,
         apiserver: Apiserver { busy_percent: 71.2, wasted_percent: 0.0 },
         recovery_ms: Some(0),
     }
@@ -129,6 +131,9 @@ fn refusals_must_hit_telemetry_first() {
     let mut with = good();
     with.telemetry.refused = 0;
     assert!(!report(with).verdict.passed);
+    let mut with = good();
+    (with.refused_others, with.others_first_refused_after_ms) = (1, Some(309));
+    assert_eq!(report(with).verdict.missed, ["with spillway somebody else was refused before telemetry"]);
 }
 
 #[test]
@@ -186,4 +191,5 @@ fn a_half_is_what_its_ledger_says() {
     assert_eq!(half.operator.deleted_after_ms, Some(250));
     assert_eq!(half.telemetry.first_refused_after_ms, Some(1_000));
     assert_eq!((half.telemetry.refused, half.refused_others), (1, 1));
+    assert_eq!(half.others_first_refused_after_ms, Some(1_100));
 }

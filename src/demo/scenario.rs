@@ -26,15 +26,17 @@ use super::seed::Seed;
 use crate::clock;
 use crate::units::Instant;
 
-/// The modelled control plane: a small one for 200 nodes. In reality it has 4 to 8 cores and 16 GiB, most of it
-/// taken by caches and watches.
-const MACHINE: Machine = Machine { cores: 4, memory_bytes: 6 << 30 };
+/// The modelled control plane grows with its cluster, as providers size theirs: 4 cores and 6 GiB for requests at
+/// 200 nodes (a real one has 16 GiB, most of it taken by caches and watches). A fixed one would make the smallest
+/// clusters invulnerable and the largest unable to live in calm.
+const NODES_PER_CORE: usize = 50;
+const MEMORY_BYTES_PER_NODE: u64 = 32 << 20;
 /// Calm before the storm: three rounds of every lease, and time for spillway to learn what calm is.
 const CALM: Duration = Duration::from_secs(8);
 /// The first part of it, in which connections are opened, is not measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// From the storm's start until the operator knows the culprit.
-const INSIGHT_AFTER: Duration = Duration::from_secs(12);
+pub(crate) const INSIGHT_AFTER: Duration = Duration::from_secs(12);
 /// From the storm's start until the demo ends it.
 const STORM_MAX: Duration = Duration::from_secs(20);
 /// How long recovery is waited for.
@@ -51,7 +53,7 @@ const RECOVERED_PERCENT: usize = 98;
 const STEP: Duration = Duration::from_millis(100);
 
 /// The two halves take about this long together.
-pub(crate) const EXPECTED: Duration = Duration::from_secs(64);
+pub(crate) const EXPECTED: Duration = Duration::from_secs(52);
 
 /// What both halves share.
 pub(crate) struct Play<'a> {
@@ -78,7 +80,12 @@ impl Play<'_> {
     pub(crate) fn model(&self) -> Result<Server, DemoError> {
         let store = cluster::build(self.nodes, self.pods_per_node);
         let store = store.map_err(|refused| DemoError::Cluster { message: refused.to_string() })?;
-        Server::start(self.pki, MACHINE, Arc::new(store))
+        Server::start(self.pki, self.machine(), Arc::new(store))
+    }
+
+    fn machine(&self) -> Machine {
+        let cores = u32::try_from(self.nodes.div_ceil(NODES_PER_CORE)).unwrap_or(u32::MAX);
+        Machine { cores, memory_bytes: self.nodes as u64 * MEMORY_BYTES_PER_NODE }
     }
 
     /// Plays one half against `address`; `server` is the model behind it.
@@ -106,7 +113,7 @@ impl Play<'_> {
         half.roll_out()?;
         half.until(|now| now >= start + STORM_MAX || half.ledger.culprit_deleted_at().is_some()).await;
         let storm = Span { start, end: clock::now() };
-        let apiserver = machine_use(before, server.usage(), storm);
+        let apiserver = machine_use(self.machine(), before, server.usage(), storm);
         let ended_by = half.end_storm(&mut fleet);
 
         self.progress.scene("recovery");
@@ -202,10 +209,10 @@ impl Running<'_> {
     }
 }
 
-fn machine_use(before: Usage, after: Usage, span: Span) -> Apiserver {
+fn machine_use(machine: Machine, before: Usage, after: Usage, span: Span) -> Apiserver {
     let busy = after.busy_core_seconds - before.busy_core_seconds;
     let useful = after.useful_core_seconds - before.useful_core_seconds;
-    let capacity = f64::from(MACHINE.cores) * span.length().as_secs_f64();
+    let capacity = f64::from(machine.cores) * span.length().as_secs_f64();
     let percent = |part: f64, whole: f64| if whole > 0.0 { part / whole * 100.0 } else { 0.0 };
     Apiserver { busy_percent: percent(busy, capacity), wasted_percent: percent(busy - useful, busy) }
 }

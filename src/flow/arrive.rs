@@ -69,7 +69,7 @@ impl Scheduler {
             return Err(Refused(self.shortage(), None));
         }
         if let Some(rates) = &mut self.lanes[lane.index()].rates {
-            rates.check(arrival.client, now).map_err(|wait| Refused(Reason::IdentityRate, Some(wait)))?;
+            rates.check(arrival.flow, now).map_err(|wait| Refused(Reason::IdentityRate, Some(wait)))?;
         }
         let streams = self.lanes[lane.index()].streams;
         if arrival.kind == Kind::Streaming && streams >= self.settings.streams_per_lane {

@@ -115,6 +115,11 @@ impl Gate {
         self.inner.lock().scheduler.snapshot(clock::now())
     }
 
+    /// Whether the apiserver can be reached at all; it says when it came back, too.
+    pub fn upstream_up(&self, up: bool) {
+        self.with(|scheduler| scheduler.upstream_up(clock::now(), up));
+    }
+
     /// Turns the clock hands until the process ends: one tick every [`TICK`], and a wake-up whenever a waiting
     /// request runs out of patience. `probes` is asked at each tick.
     pub async fn run(self: Arc<Self>, mut probes: impl FnMut() -> Probes) {

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{ACCEPT, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use http::response::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -212,11 +213,14 @@ impl Path {
                 let answered = clock::now();
                 exchange.upstream = answered.since(sent);
                 exchange.answered = Some(answered);
-                turn.first_byte(answered);
                 self.answer(exchange, response, turn, traffic, client_upgrade)
             }
             Err(error) => {
-                turn.finish(End::Dropped, 0);
+                let end = match error.side {
+                    upstream::Side::Upstream => End::Dropped,
+                    upstream::Side::Client | upstream::Side::Spillway => End::Ignored,
+                };
+                turn.finish(end, 0);
                 exchange.answerer = Answerer::Failed(match error.kind {
                     upstream::Kind::FirstByteTimeout => Reason::Deadline,
                     upstream::Kind::BadRequest | upstream::Kind::RequestBody => Reason::Malformed,
@@ -248,6 +252,7 @@ impl Path {
         if switched {
             let upstream_upgrade = parts.extensions.remove::<OnUpgrade>();
             if let (Some(client), Some(upstream)) = (client_upgrade, upstream_upgrade) {
+                turn.first_byte(exchange.answered.unwrap_or(exchange.arrived));
                 let ends = tunnel::Ends { client, upstream };
                 let drained = self.shared.drain.deadline_for_stream();
                 tokio::spawn(tunnel::join(ends, turn, drained, Arc::clone(&exchange.connection)));
@@ -255,14 +260,30 @@ impl Path {
             return Response::from_parts(parts, Body::full(Bytes::new()));
         }
         parts.extensions.clear();
-        let end = match parts.status.as_u16() {
-            429 | 500..=599 => End::Dropped,
-            400..=499 => End::Ignored,
-            _ => End::Success,
-        };
+        let end = verdict_on_upstream(&parts);
+        if end == End::Success {
+            turn.first_byte(exchange.answered.unwrap_or(exchange.arrived));
+        }
         let watch = (traffic == Traffic::Watch)
             .then(|| Watching { quiet: false, drained: self.shared.drain.deadline_for_stream() });
         Response::from_parts(parts, Body::flowing(Flowing { body, turn: Some(turn), end, watch, bytes: 0 }))
+    }
+}
+
+/// What an answer says about the apiserver's health.
+///
+/// Only congestion counts against it. Of the six meanings of its 429, the two that mean congestion are plain text
+/// (APF and max-inflight); a JSON Status is a warm-up, a stale cache or a disruption budget. A 500 is a webhook's or
+/// an aggregated server's far more often than its own.
+fn verdict_on_upstream(answer: &Parts) -> End {
+    match answer.status.as_u16() {
+        503 | 504 => End::Dropped,
+        429 => {
+            let kind = answer.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+            if kind.starts_with(b"text/plain") { End::Dropped } else { End::Ignored }
+        }
+        400..=599 => End::Ignored,
+        _ => End::Success,
     }
 }
 

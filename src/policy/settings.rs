@@ -23,7 +23,7 @@ pub struct LaneSettings {
     pub wait: Duration,
     /// Requests of the lane that may wait at a time. Zero: none waits.
     pub queue_limit: u32,
-    /// What one client (one user name) may start per second. `None`: unlimited.
+    /// What one flow (a user name; on a node, for bound tokens) may start per second. `None`: unlimited.
     pub identity_rate: Option<Rate>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Frames pass through as they come, trailers included; nothing is collected. Each body holds a share of the
 //! stream it travels on, so that the stream counts as used until both directions have ended, and dropping a
-//! response body early resets the stream towards the apiserver. A request body that stands still is cut off:
-//! without that limit a client could hold a stream for ever by never finishing its upload.
+//! response body early resets the stream towards the apiserver. A request body that stands still is cut off, and
+//! so is an answer that is not read: without these limits a client could hold a stream for ever.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::connection::Slot;
+use super::stall::{Release, Sweeper, Watched};
 
 /// A body that ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,9 @@ pub enum BodyError {
     /// The apiserver's connection failed while it sent its response body.
     #[error("the apiserver's response body ended early")]
     Upstream(#[source] hyper::Error),
+    /// The answer was not read for this long, and was given up.
+    #[error("the answer was not read for {} s: read it faster or ask for less with limit", .0.as_secs())]
+    NotRead(Duration),
 }
 
 /// The body of a request on its way to the apiserver.
@@ -140,31 +144,56 @@ impl Body for RequestBody {
 
 /// The body of the apiserver's answer. Holds its stream until it ends or is dropped.
 #[derive(Debug)]
-pub struct ResponseBody {
-    // Before the slot: the stream must be reset before somebody else may count on its place.
-    incoming: Incoming,
-    slot: Option<Arc<Slot>>,
+pub struct ResponseBody(Flow);
+
+enum Flow {
+    Direct {
+        // Before the slot: the stream must be reset before somebody else may count on its place.
+        incoming: Incoming,
+        slot: Option<Arc<Slot>>,
+        sweeper: Option<Arc<Sweeper>>,
+        release: Option<Release>,
+    },
+    /// An answer of several frames whose reader must keep up.
+    Watched(Arc<Watched>),
+    /// Between two of the above; never seen.
+    Moving,
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, slot: Option<Arc<Slot>>) -> Self {
-        let mut body = Self { incoming, slot };
-        body.free_if_ended();
-        body
+    /// With a `sweeper`, an answer that is not read for too long is cut.
+    pub(super) fn new(incoming: Incoming, slot: Option<Arc<Slot>>, sweeper: Option<Arc<Sweeper>>) -> Self {
+        let slot = if incoming.is_end_stream() { ended(slot) } else { slot };
+        Self(Flow::Direct { incoming, slot, sweeper, release: None })
     }
 
-    fn free_if_ended(&mut self) {
-        if self.incoming.is_end_stream() {
-            self.free();
+    /// Calls `release` when the answer of a short request is given up because nobody reads it. Only then: an
+    /// answer that ends or is dropped is known to its owner.
+    pub fn when_stalled(&mut self, release: impl FnOnce() + Send + 'static) {
+        match &mut self.0 {
+            Flow::Direct { release: place, .. } => *place = Some(Box::new(release)),
+            Flow::Watched(watched) => watched.when_stalled(Box::new(release)),
+            Flow::Moving => {}
         }
     }
 
-    /// The body has ended as it should: the connection can be used again.
-    fn free(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            slot.response_ended();
-        }
+    /// More than one frame: from now on somebody else must notice if the reader stands still.
+    fn watch(&mut self) {
+        self.0 = match std::mem::replace(&mut self.0, Flow::Moving) {
+            Flow::Direct { incoming, slot, sweeper: Some(sweeper), release } => {
+                Flow::Watched(sweeper.watch(incoming, slot, release))
+            }
+            other => other,
+        };
     }
+}
+
+/// The response has been read to its end, so its connection can be used again.
+fn ended(slot: Option<Arc<Slot>>) -> Option<Arc<Slot>> {
+    if let Some(slot) = slot {
+        slot.response_ended();
+    }
+    None
 }
 
 impl Body for ResponseBody {
@@ -175,22 +204,44 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(cx));
-        match &frame {
-            // Whoever sends this on may ask `is_end_stream` instead of polling once more.
-            Some(Ok(_)) => this.free_if_ended(),
-            None => this.free(),
-            Some(Err(_)) => {}
+        let (incoming, slot) = match &mut self.0 {
+            Flow::Direct { incoming, slot, .. } => (incoming, slot),
+            Flow::Watched(watched) => return watched.poll_frame(cx),
+            Flow::Moving => return Poll::Ready(None),
+        };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        // Whoever sends this on may ask `is_end_stream` instead of polling once more.
+        if frame.is_none() || incoming.is_end_stream() {
+            *slot = ended(slot.take());
+        } else if matches!(frame, Some(Ok(_))) {
+            self.watch();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.0 {
+            Flow::Direct { incoming, .. } => incoming.is_end_stream(),
+            Flow::Watched(watched) => watched.is_end_stream(),
+            Flow::Moving => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.0 {
+            Flow::Direct { incoming, .. } => incoming.size_hint(),
+            Flow::Watched(watched) => watched.size_hint(),
+            Flow::Moving => SizeHint::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Direct { .. } => "Direct",
+            Self::Watched(_) => "Watched",
+            Self::Moving => "Moving",
+        })
     }
 }

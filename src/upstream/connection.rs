@@ -29,9 +29,11 @@ use crate::io::Boxed;
 
 /// The apiserver's own per-stream window: one unread answer pins this much and no more.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// h2 closes a connection whose unread small DATA frames exceed half of the connection window, so it stays large
-/// even when few streams are allowed.
-const CONNECTION_WINDOW_BYTES_MIN: u32 = 16 * 1024 * 1024;
+/// Far more than the sum of all stream windows, which alone bound memory and keep a reader that stands still from
+/// holding up its neighbours. The reason for the size is another: h2 closes a connection when its unread DATA
+/// frames of less than 256 bytes lack, in sum, half of this window to that size. A single watcher of tiny events
+/// that stops reading can be short of 256 KiB x 255 = 64 MiB, and must not take its neighbours along.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024 * 1024;
 /// Fewer frames for large LISTs; above 64 KiB one stream would hold up its neighbours.
 const FRAME_BYTES: u32 = 64 * 1024;
 /// Go's default limit for headers, which the apiserver uses too.
@@ -44,8 +46,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a client goes away, all its watches are reset at once. h2 remembers 50 resets by default, and what the
 /// apiserver still sends on a forgotten stream counts as an error of the connection.
 const RESETS_REMEMBERED: usize = 1024;
-/// HTTP/1.1 response heads and read buffer.
-const HTTP1_BUFFER_BYTES: usize = 1024 * 1024;
+/// HTTP/1.1 response head and read buffer. The apiserver's heads are small; warnings and audit headers add some.
+const HTTP1_BUFFER_BYTES: usize = 256 * 1024;
 
 /// One connection of a pool.
 pub(super) struct Connection {
@@ -87,7 +89,7 @@ impl Connection {
                 Ok(connection)
             }
             Protocol::Http2 => {
-                let builder = http2_builder(streams_max);
+                let builder = http2_builder();
                 let (sender, driver) = builder.handshake(dialed.io).await.map_err(not_opened)?;
                 let connection = Arc::new(Self::new(Protocol::Http2, Sender::Http2(sender)));
                 let watched = Arc::downgrade(&connection);
@@ -199,15 +201,13 @@ pub(super) fn http1_builder() -> http1::Builder {
     builder
 }
 
-fn http2_builder(streams_max: u32) -> http2::Builder<Boxed> {
-    let connection_window = streams_max.saturating_mul(STREAM_WINDOW_BYTES).max(CONNECTION_WINDOW_BYTES_MIN);
+fn http2_builder() -> http2::Builder<Boxed> {
     let mut builder = http2::Builder::new(Boxed);
     builder
         .timer(TokioTimer::new())
         .initial_max_send_streams(0)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        // At least the sum of all stream windows: a reader that stands still cannot hold up its neighbours.
-        .initial_connection_window_size(connection_window.min(i32::MAX as u32))
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)

@@ -99,6 +99,22 @@ impl Dialer {
         })
     }
 
+    /// Fails when no connection with `via` can ever be opened.
+    pub(super) fn check(&self, via: Via) -> Result<(), UpstreamError> {
+        self.configs(via).map(|_| ())
+    }
+
+    fn configs(&self, via: Via) -> Result<&Configs, UpstreamError> {
+        match via {
+            Via::Bearer | Via::Unverified => Ok(&self.bare),
+            Via::FrontProxy => self.front_proxy.as_ref().ok_or_else(|| {
+                let text = "no front-proxy client certificate is configured, so certificate users cannot be \
+                            forwarded: set the upstream's front-proxy certificate and key";
+                UpstreamError::new(Kind::NotConfigured, text)
+            }),
+        }
+    }
+
     /// Opens a connection; `permit` is held until it is closed.
     pub(super) async fn dial(
         &self,
@@ -119,14 +135,7 @@ impl Dialer {
         offer: Offer,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Dialed, UpstreamError> {
-        let configs = match via {
-            Via::Bearer | Via::Unverified => &self.bare,
-            Via::FrontProxy => self.front_proxy.as_ref().ok_or_else(|| {
-                let text = "no front-proxy client certificate is configured, so certificate users cannot be \
-                            forwarded: set the upstream's front-proxy certificate and key";
-                UpstreamError::new(Kind::NotConfigured, text)
-            })?,
-        };
+        let configs = self.configs(via)?;
         let config = match offer {
             Offer::Http2 => &configs.http2,
             Offer::Http1 => &configs.http1,

@@ -5,7 +5,7 @@
 //! answer: reusing one after a refused upgrade was CVE-2018-1002105. Nothing but the request head is sent on it
 //! before the 101.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture as Boxed;
@@ -17,11 +17,13 @@ use hyper::client::conn::TrySendError;
 use tokio::sync::Semaphore;
 
 use super::body::{RequestBody, ResponseBody};
-use super::connection::{Sent, http1_builder};
+use super::connection::Sent;
 use super::dial::{Dialer, Offer, Protocol};
 use super::error::{Kind, UpstreamError};
 use super::pool::{Limits, Pool};
 use super::settings::{Settings, UnverifiedProtocol};
+use super::spare::{self, Spare, Upgradable};
+use super::stall::Sweeper;
 use super::stats::{Stats, Via};
 use super::target;
 use super::tls::TlsError;
@@ -74,6 +76,9 @@ pub struct Pools {
     unverified_short: Arc<Pool>,
     unverified_watch: Arc<Pool>,
     upgrades: Arc<Semaphore>,
+    /// Opened beforehand, for credentials that are kept warm.
+    spares: [OnceLock<Arc<Spare>>; Via::COUNT],
+    sweeper: Arc<Sweeper>,
     dialer: Arc<Dialer>,
     stats: Arc<Stats>,
     authority: Authority,
@@ -113,6 +118,8 @@ impl Pools {
             unverified_short: pool(Via::Unverified, offer, few),
             unverified_watch: pool(Via::Unverified, offer, few),
             upgrades: Arc::new(Semaphore::new(settings.upgrades_max as usize)),
+            spares: Default::default(),
+            sweeper: Sweeper::spawn(settings.response_stall),
             authority: own_authority(settings),
             first_byte_timeout: settings.first_byte_timeout,
             request_stall: settings.request_stall,
@@ -121,13 +128,24 @@ impl Pools {
         })
     }
 
-    /// Opens one connection for short requests of `lane` with `via`, and keeps one open from now on.
+    /// Opens one connection for short requests of `lane` with `via` and one for its next upgrade, and keeps both
+    /// ready from now on.
     ///
     /// # Errors
     ///
-    /// When the apiserver cannot be reached now; attempts go on in the background.
+    /// When the apiserver cannot be reached now; attempts go on in the background. Or when `via` needs a certificate
+    /// that is not configured.
     pub async fn warm(&self, lane: Lane, via: Via) -> Result<(), UpstreamError> {
+        self.dialer.check(via)?;
+        let keep = || Spare::keep(Arc::clone(&self.dialer), via, Arc::clone(&self.upgrades));
+        self.spares[via.index()].get_or_init(keep);
         self.pool(lane, via, Traffic::Short).warm().await
+    }
+
+    /// Whether a connection for the next upgrade with `via` is open already.
+    #[must_use]
+    pub fn is_upgrade_ready(&self, via: Via) -> bool {
+        self.spares[via.index()].get().is_some_and(|spare| spare.is_ready())
     }
 
     /// Counters of these connections.
@@ -175,21 +193,23 @@ impl Pools {
             target::address(&mut request, slot.connection().protocol, &self.authority)?;
             request.body_mut().travel_on(Some(Arc::clone(&slot)));
             let mut error = match within(deadline, slot.connection().send(request)).await? {
-                Ok(response) => return Ok(checked(response)?.map(|body| ResponseBody::new(body, Some(slot)))),
+                Ok(response) => {
+                    let sweeper = deadline.map(|_| Arc::clone(&self.sweeper));
+                    return Ok(checked(response)?.map(|body| ResponseBody::new(body, Some(slot), sweeper)));
+                }
                 Err(error) => error,
             };
-            let Some(mut unsent) = error.take_message() else {
+            let Some(mut returned) = error.take_message() else {
                 return Err(lost(error, slot.has_request_failed()));
             };
-            unsent.body_mut().travel_on(None);
+            returned.body_mut().travel_on(None);
             pool.retire(slot.connection());
             self.stats.request_handed_back();
             if attempt == ATTEMPTS_MAX {
-                let text = "the apiserver closed two connections in a row before the request was sent";
-                return Err(UpstreamError::new(Kind::Unavailable, text).with_source(error.into_error()));
+                return Err(unsent(error.into_error()));
             }
             attempt += 1;
-            request = unsent;
+            request = returned;
         }
     }
 
@@ -202,18 +222,44 @@ impl Pools {
             let text = "a request that asks for an upgrade must not carry a body";
             return Err(UpstreamError::new(Kind::BadRequest, text));
         }
-        let Ok(permit) = Arc::clone(&self.upgrades).try_acquire_owned() else {
-            let text = "as many upgraded connections as allowed are open: close some or raise upgrades_max";
+        target::address(&mut request, Protocol::Http1, &self.authority)?;
+        if let Some(spare) = self.spares[via.index()].get().and_then(|spare| spare.take()) {
+            match upgrade_over(spare, request).await {
+                Ok(response) => return Ok(response),
+                Err(Refused { request: Some(unsent), .. }) => {
+                    self.stats.request_handed_back();
+                    request = *unsent;
+                }
+                Err(Refused { error, .. }) => return Err(error),
+            }
+        }
+        let Ok(place) = Arc::clone(&self.upgrades).try_acquire_owned() else {
+            let text = "as many upgraded connections as allowed are open: close some or raise the bound";
             return Err(UpstreamError::new(Kind::WaitQueueFull, text));
         };
-        target::address(&mut request, Protocol::Http1, &self.authority)?;
-        let dialed = self.dialer.dial(via, Offer::Http1, Some(permit)).await?;
-        let (mut sender, driver) =
-            http1_builder().handshake(dialed.io).await.map_err(UpstreamError::after_sending)?;
-        tokio::spawn(driver.with_upgrades());
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(|body| ResponseBody::new(body, None))),
-            Err(error) => Err(lost(error, false)),
+        let dialed = self.dialer.dial(via, Offer::Http1, Some(place)).await?;
+        let fresh = spare::open(dialed, None).await.map_err(unsent)?;
+        upgrade_over(fresh, request).await.map_err(|refused| refused.error)
+    }
+}
+
+/// A failed upgrade, with the request if it was not sent.
+struct Refused {
+    error: UpstreamError,
+    request: Option<Box<Request<RequestBody>>>,
+}
+
+/// Sends `request` as the only one that its connection will ever carry.
+async fn upgrade_over(
+    mut sender: Upgradable,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, Refused> {
+    match sender.try_send_request(request).await {
+        Ok(response) => Ok(response.map(|body| ResponseBody::new(body, None, None))),
+        Err(mut error) => {
+            let request = error.take_message().map(Box::new);
+            let error = if request.is_some() { unsent(error.into_error()) } else { lost(error, false) };
+            Err(Refused { error, request })
         }
     }
 }
@@ -280,4 +326,10 @@ fn lost(error: TrySendError<Request<RequestBody>>, request_failed: bool) -> Upst
         return UpstreamError::new(Kind::RequestBody, text).with_source(error.into_error());
     }
     UpstreamError::after_sending(error.into_error())
+}
+
+/// Every connection it was given to closed before the request was on its way.
+fn unsent(error: hyper::Error) -> UpstreamError {
+    let text = "the apiserver closed the connection before the request was sent";
+    UpstreamError::new(Kind::Unavailable, text).with_source(error)
 }

@@ -20,6 +20,8 @@ mod forward;
 mod pool;
 mod prober;
 mod settings;
+mod spare;
+mod stall;
 mod stats;
 mod target;
 pub mod tls;

@@ -26,6 +26,9 @@ const HTTP1_DIALS_MAX: usize = 4;
 /// Connections that only finish their last streams, beyond the pool's bound. The apiserver ends a watch after 5
 /// to 10 minutes, so this allows a GOAWAY every half minute.
 const RETIRED_MAX: usize = 16;
+/// Before an idle connection that was lost is replaced: an apiserver that accepts and closes at once would
+/// otherwise be met by handshakes without pause.
+const REWARM_DELAY: Duration = Duration::from_millis(100);
 /// How long an HTTP/1.1 connection may take to finish its exchange after the response's end: the request body
 /// may still be on its way.
 const REUSE_WAIT: Duration = Duration::from_secs(1);
@@ -70,6 +73,8 @@ struct State {
     backoff: Backoff,
     /// One connection is kept open although nobody asks.
     warm: bool,
+    /// An attempt to become warm again is due.
+    warming: bool,
 }
 
 type Waiter = oneshot::Sender<Result<Arc<Slot>, UpstreamError>>;
@@ -95,6 +100,7 @@ impl Pool {
             waiting: VecDeque::new(),
             backoff: Backoff::default(),
             warm: false,
+            warming: false,
         };
         Arc::new(Self {
             via,
@@ -190,12 +196,11 @@ impl Pool {
             && state.open.len() + state.dialing + state.retired.len() < connections_max + RETIRED_MAX
         {
             state.dialing += 1;
-            self.runtime.spawn(Arc::clone(self).dial(Duration::ZERO));
+            self.runtime.spawn(Arc::clone(self).dial());
         }
     }
 
-    async fn dial(self: Arc<Self>, delay: Duration) {
-        tokio::time::sleep(delay).await;
+    async fn dial(self: Arc<Self>) {
         let opened = match self.dialer.dial(self.via, self.offer, None).await {
             Ok(dialed) => Connection::open(dialed, self.limits.streams, Arc::downgrade(&self)).await,
             Err(error) => Err(error),
@@ -300,11 +305,24 @@ impl Pool {
     }
 
     fn stay_warm(self: &Arc<Self>, state: &mut State) {
-        if state.warm && state.open.is_empty() && state.dialing == 0 {
-            state.dialing += 1;
-            let delay = state.backoff.remaining(Instant::now());
-            self.runtime.spawn(Arc::clone(self).dial(delay));
+        if state.warm && !state.warming && state.open.is_empty() && state.dialing == 0 {
+            state.warming = true;
+            let delay = state.backoff.remaining(Instant::now()).max(REWARM_DELAY);
+            self.runtime.spawn(Arc::clone(self).warm_again(delay));
         }
+    }
+
+    async fn warm_again(self: Arc<Self>, delay: Duration) {
+        tokio::time::sleep(delay).await;
+        {
+            let mut state = self.state.lock();
+            state.warming = false;
+            if !state.open.is_empty() || state.dialing > 0 {
+                return;
+            }
+            state.dialing += 1;
+        }
+        self.dial().await;
     }
 
     /// How many connections take requests now.

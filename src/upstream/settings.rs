@@ -56,6 +56,8 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// How long a short request's body may stand still.
     pub request_stall: Duration,
+    /// How long the answer to a short request may stay unread.
+    pub response_stall: Duration,
     /// How long an HTTP/1.1 connection may be unused before it is no longer trusted.
     pub http1_idle: Duration,
 }
@@ -88,6 +90,7 @@ impl Settings {
             // The apiserver answers 504 itself after 60 s; its answer is better than ours.
             first_byte_timeout: Duration::from_secs(65),
             request_stall: Duration::from_secs(60),
+            response_stall: Duration::from_secs(60),
             // The apiserver closes idle connections after 90 s; well before that, no request meets a closing one.
             http1_idle: Duration::from_secs(60),
         }

@@ -79,11 +79,25 @@ impl Seen {
 pub(crate) struct Setup {
     pub(crate) streams: u32,
     pub(crate) http2: bool,
+    pub(crate) manners: Manners,
+}
+
+/// How it treats what it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manners {
+    /// As HTTP asks.
+    Good,
+    /// Resets every stream with REFUSED_STREAM.
+    RefusesStreams,
+    /// Answers the first request with a GOAWAY that says it has processed nothing.
+    LeavesAtOnce,
+    /// Answers with bytes that are not HTTP/1.1.
+    Garbled,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { streams: 100, http2: true }
+        Self { streams: 100, http2: true, manners: Manners::Good }
     }
 }
 
@@ -99,6 +113,8 @@ struct State {
     connections: Mutex<Vec<Arc<Seen>>>,
     /// `/hold` answers when it gets a permit from here.
     gate: Semaphore,
+    /// `/drip` has handed out all it has.
+    dripped: Arc<AtomicBool>,
     setup: Setup,
 }
 
@@ -107,7 +123,12 @@ impl Apiserver {
         let authority = Authority::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let state = Arc::new(State { connections: Mutex::default(), gate: Semaphore::new(0), setup });
+        let state = Arc::new(State {
+            connections: Mutex::default(),
+            gate: Semaphore::new(0),
+            dripped: Arc::default(),
+            setup,
+        });
         let (stop, stopped) = watch::channel(false);
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(setup.http2)));
         tokio::spawn(accept(listener, acceptor, Arc::clone(&state), stopped));
@@ -130,6 +151,11 @@ impl Apiserver {
     /// Lets `count` requests for `/hold` be answered.
     pub(crate) fn answer(&self, count: usize) {
         self.state.gate.add_permits(count);
+    }
+
+    /// Whether `/drip` has been sent to its last frame.
+    pub(crate) fn has_dripped(&self) -> bool {
+        self.state.dripped.load(Ordering::Relaxed)
     }
 
     /// Stops listening and cuts every connection.
@@ -218,7 +244,7 @@ async fn accept(
             });
             state.connections.lock().push(Arc::clone(&seen));
             tokio::select! {
-                () = serve(TokioIo::new(stream), &state, &seen) => {}
+                () = serve(stream, &state, &seen) => {}
                 _ = stopped.changed() => {}
             }
             seen.closed.store(true, Ordering::Relaxed);
@@ -226,9 +252,53 @@ async fn accept(
     }
 }
 
-type TlsIo = TokioIo<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>;
+type TlsIo = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
 
 async fn serve(io: TlsIo, state: &Arc<State>, seen: &Arc<Seen>) {
+    match state.setup.manners {
+        Manners::Good => serve_http(TokioIo::new(io), state, seen).await,
+        Manners::RefusesStreams => refuse_streams(io).await,
+        Manners::LeavesAtOnce => leave_at_once(io).await.expect("the client speaks HTTP/2"),
+        Manners::Garbled => garble(io).await.expect("the client sends a request"),
+    }
+}
+
+async fn refuse_streams(io: TlsIo) {
+    let mut connection = h2::server::handshake(io).await.expect("the client speaks HTTP/2");
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        respond.send_reset(h2::Reason::REFUSED_STREAM);
+    }
+}
+
+/// By hand, because h2 counts a stream that it has seen as processed.
+async fn leave_at_once(mut io: TlsIo) -> std::io::Result<()> {
+    const PREFACE_BYTES: usize = 24;
+    const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY_NOTHING_PROCESSED: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    io.read_exact(&mut [0; PREFACE_BYTES]).await?;
+    io.write_all(&EMPTY_SETTINGS).await?;
+    loop {
+        let mut head = [0; 9];
+        io.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        io.read_exact(&mut vec![0; length as usize]).await?;
+        if head[3] == HEADERS {
+            io.write_all(&GOAWAY_NOTHING_PROCESSED).await?;
+            io.flush().await?;
+            // Until the client has closed, so that nothing but the GOAWAY can be the reason.
+            return io.read_to_end(&mut Vec::new()).await.map(|_| ()).or(Ok(()));
+        }
+    }
+}
+
+async fn garble(mut io: TlsIo) -> std::io::Result<()> {
+    let _first_byte = io.read_u8().await?;
+    io.write_all(b"HTTP/1.1 two hundred\r\n\r\n").await?;
+    io.shutdown().await
+}
+
+async fn serve_http(io: TokioIo<TlsIo>, state: &Arc<State>, seen: &Arc<Seen>) {
     let service = service_fn({
         let (state, seen) = (Arc::clone(state), Arc::clone(seen));
         move |request| {
@@ -282,7 +352,15 @@ async fn answer(request: Request<Incoming>, state: &State, in_flight: InFlight) 
         "/watch" => Response::new(
             Events { first: Some(Bytes::from_static(b"{\"type\":\"ADDED\"}\n")) }.boxed_unsync(),
         ),
-        "/large" => Response::new(Full::new(vec![b'x'; 4 << 20].into()).boxed_unsync()),
+        // Sixty thousand frames of one byte, and then silence.
+        "/drip" => {
+            let silent = Some(Arc::clone(&state.dripped));
+            Response::new(Frames { frame: Bytes::from_static(b"."), left: 60_000, silent }.boxed_unsync())
+        }
+        "/large" => {
+            let frame = vec![b'x'; 64 << 10].into();
+            Response::new(Frames { frame, left: 64, silent: None }.boxed_unsync())
+        }
         "/trailers" => {
             let sent = request.into_body().collect().await.expect("a body");
             let trailers = sent.trailers().cloned().unwrap_or_default();
@@ -353,6 +431,32 @@ impl Body for Events {
             Some(event) => Poll::Ready(Some(Ok(Frame::data(event)))),
             None => Poll::Pending,
         }
+    }
+}
+
+/// The same frame many times over.
+struct Frames {
+    frame: Bytes,
+    left: u32,
+    /// Set after the last one, and then silence; without it, the end.
+    silent: Option<Arc<AtomicBool>>,
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left > 0 {
+            self.left -= 1;
+            return Poll::Ready(Some(Ok(Frame::data(self.frame.clone()))));
+        }
+        let Some(silent) = &self.silent else { return Poll::Ready(None) };
+        silent.store(true, Ordering::Relaxed);
+        Poll::Pending
     }
 }
 

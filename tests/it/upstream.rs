@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -22,13 +23,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use spillway::io::Flusher;
 use spillway::policy::Lane;
 use spillway::upstream::{
-    Forward as _, Kind, Outcome, Pools, Prober, RequestBody, ResponseBody, Route, Settings, Side, Traffic,
-    UpstreamError, Via,
+    BodyError, Forward as _, Kind, Outcome, Pools, Prober, RequestBody, ResponseBody, Route, Settings, Side,
+    Traffic, UpstreamError, Via,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
-use crate::apiserver::{Apiserver, Setup, checksum};
+use crate::apiserver::{Apiserver, Manners, Setup, checksum};
 
 const SHORT: Route = Route { lane: Lane::Platform, via: Via::FrontProxy, traffic: Traffic::Short };
 const WATCH: Route = Route { traffic: Traffic::Watch, ..SHORT };
@@ -122,6 +123,21 @@ async fn requests_are_packed_and_never_exceed_the_stream_limit() {
     }
     let after: Vec<_> = apiserver.connections().iter().map(|seen| seen.requests()).collect();
     assert_eq!(after, [before[0] + 50, before[1], before[2]]);
+}
+
+#[tokio::test]
+async fn requests_of_one_tick_leave_in_one_send() {
+    let apiserver = Apiserver::start(Setup::default()).await;
+    let flusher = Flusher::spawn();
+    let pools =
+        Pools::new(&patient(apiserver.settings.clone()), Arc::clone(&flusher)).expect("valid settings");
+    let pools = Arc::new(pools);
+    read(pools.forward(get("/livez"), SHORT).await.expect("an answer")).await;
+    let (before, _) = flusher.drains_and_bytes();
+    read_many(&pools, 80, "/livez", SHORT).join_all().await;
+    let (after, _) = flusher.drains_and_bytes();
+    // One for the requests, a few for what HTTP/2 acknowledges on the way; not one per request.
+    assert!((1..=8).contains(&(after - before)), "{} sends", after - before);
 }
 
 #[tokio::test]
@@ -491,6 +507,72 @@ async fn a_reader_that_stands_still_does_not_hold_up_its_neighbours() {
 }
 
 #[tokio::test]
+async fn a_reader_of_tiny_frames_that_stands_still_does_not_take_its_connection_along() {
+    let apiserver = Apiserver::start(Setup::default()).await;
+    let pools = pools(&patient(apiserver.settings.clone()));
+    let mut unread = pools.forward(get("/drip"), WATCH).await.expect("an answer");
+    eventually("everything was sent", || apiserver.has_dripped()).await;
+    // Sixty thousand frames that lack 255 bytes each exceed what a connection window of 22 MiB forgives.
+    assert_eq!(read(pools.forward(get("/livez"), WATCH).await.expect("an answer")).await, "ok");
+    let mut received = 0;
+    while received < 60_000 {
+        let frame = in_time("a frame", unread.body_mut().frame()).await.expect("a frame").expect("no error");
+        received += frame.data_ref().map_or(0, Bytes::len);
+    }
+    assert_eq!(apiserver.connections().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_given_up_and_one_that_is_awaited_is_not() {
+    let apiserver = Apiserver::start(Setup::default()).await;
+    let mut settings = patient(apiserver.settings.clone());
+    settings.response_stall = Duration::from_millis(40);
+    let pools = pools(&settings);
+    // Older than the stalled one, read to what there is, and waiting for more.
+    let mut awaited = pools.forward(get("/watch"), SHORT).await.expect("an answer");
+    awaited.body_mut().frame().await.expect("an event").expect("no error");
+    let waiting = tokio::spawn(async move { awaited.into_body().frame().await });
+    let unread_watch = pools.forward(get("/large"), WATCH).await.expect("an answer");
+
+    let released = Arc::new(AtomicBool::new(false));
+    let mut stalled = pools.forward(get("/large"), SHORT).await.expect("an answer");
+    let release = Arc::clone(&released);
+    stalled.body_mut().when_stalled(move || release.store(true, Ordering::Relaxed));
+    stalled.body_mut().frame().await.expect("a frame").expect("no error");
+    eventually("its permit is given back", || released.load(Ordering::Relaxed)).await;
+    eventually("the apiserver is told", || apiserver.in_flight() == 2).await;
+    assert_eq!(pools.stats().streams(), 2);
+    let error = stalled.into_body().collect().await.expect_err("cut");
+    assert!(matches!(error, BodyError::NotRead(_)), "{error}");
+
+    assert!(!waiting.is_finished());
+    assert_eq!(in_time("a body", read(unread_watch)).await.len(), 4 << 20);
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_request_that_was_not_processed_is_told_from_one_that_may_have_been() {
+    for manners in [Manners::RefusesStreams, Manners::LeavesAtOnce] {
+        let apiserver = Apiserver::start(Setup { manners, ..Setup::default() }).await;
+        let pools = pools(&patient(apiserver.settings.clone()));
+        let error = in_time("the refusal", pools.forward(get("/livez"), SHORT)).await.expect_err("refused");
+        assert_eq!(error.kind, Kind::Unavailable, "{manners:?}: {error:?}");
+        assert!(!error.kind.may_have_been_processed());
+        assert_eq!(pools.stats().streams(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_http_is_named_so() {
+    let setup = Setup { manners: Manners::Garbled, http2: false, ..Setup::default() };
+    let apiserver = Apiserver::start(setup).await;
+    let pools = pools(&patient(apiserver.settings.clone()));
+    let error = pools.forward(get("/livez"), SHORT).await.expect_err("garbled");
+    assert_eq!((error.kind, error.kind.status()), (Kind::Malformed, StatusCode::BAD_GATEWAY), "{error:?}");
+    eventually("the connection is dropped", || pools.stats().open(Via::FrontProxy) == 0).await;
+}
+
+#[tokio::test]
 async fn nobody_listening_is_said_at_once_to_everyone() {
     let apiserver = Apiserver::start(Setup::default()).await;
     let settings = patient(apiserver.settings.clone());
@@ -555,16 +637,16 @@ async fn a_silent_apiserver_is_given_up_and_its_stream_is_reset() {
     let mut settings = patient(apiserver.settings.clone());
     settings.first_byte_timeout = Duration::from_millis(50);
     let pools = pools(&settings);
+    // A followed log may stay silent: this one is older than the request that is given up, and outlives it.
+    let mut followed = send_many(&pools, 1, "/hold", WATCH);
+    eventually("it is in flight", || apiserver.in_flight() == 1).await;
     let error = pools.forward(get("/hold"), SHORT).await.expect_err("never answered");
     assert_eq!((error.kind, error.kind.status()), (Kind::FirstByteTimeout, StatusCode::GATEWAY_TIMEOUT));
-    eventually("the apiserver is told", || apiserver.in_flight() == 0).await;
-    eventually("the stream is free", || pools.stats().streams() == 0).await;
-    // A followed log may stay silent.
-    let mut patient = send_many(&pools, 1, "/hold", WATCH);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(patient.try_join_next().is_none());
+    eventually("the apiserver is told", || apiserver.in_flight() == 1).await;
+    eventually("the stream is free", || pools.stats().streams() == 1).await;
+    assert!(followed.try_join_next().is_none());
     apiserver.answer(1);
-    all_succeed(patient).await;
+    all_succeed(followed).await;
 }
 
 #[tokio::test]
@@ -573,6 +655,8 @@ async fn without_a_front_proxy_certificate_that_route_is_refused() {
     let pools = pools(&Settings { front_proxy: None, ..apiserver.settings.clone() });
     let error = pools.forward(get("/livez"), SHORT).await.expect_err("no certificate");
     assert_eq!((error.kind, error.side), (Kind::NotConfigured, Side::Spillway));
+    let error = pools.warm(Lane::BreakGlass, Via::FrontProxy).await.expect_err("no certificate");
+    assert_eq!(error.kind, Kind::NotConfigured);
     read(pools.forward(get("/livez"), Route { via: Via::Bearer, ..SHORT }).await.expect("an answer")).await;
 }
 
@@ -598,12 +682,37 @@ async fn a_warm_pool_has_a_connection_before_the_first_request_and_after_a_loss(
     let route = Route { lane: Lane::BreakGlass, ..SHORT };
     pools.warm(route.lane, route.via).await.expect("reachable");
     assert_eq!(pools.open(route), 1);
-    eventually("the apiserver has seen it", || apiserver.connections().len() == 1).await;
-    apiserver.connections()[0].leave();
-    eventually("it is replaced", || apiserver.connections().len() == 2 && pools.open(route) == 1).await;
+    eventually("an upgrade can start at once", || pools.is_upgrade_ready(route.via)).await;
+    eventually("the apiserver has seen both", || apiserver.connections().len() == 2).await;
+    apiserver.connections().iter().find(|seen| seen.http2).expect("one of the two").leave();
+    eventually("it is replaced", || apiserver.connections().len() == 3 && pools.open(route) == 1).await;
     assert_eq!(read(pools.forward(get("/livez"), route).await.expect("an answer")).await, "ok");
-    assert_eq!(apiserver.connections().len(), 2);
+    assert_eq!(apiserver.connections().len(), 3);
     assert_eq!(pools.stats().waited(), 1, "only the warming itself waited");
+}
+
+#[tokio::test]
+async fn a_warm_upgrade_uses_the_connection_that_waits_and_another_takes_its_place() {
+    let apiserver = Apiserver::start(Setup::default()).await;
+    let pools = pools(&patient(apiserver.settings.clone()));
+    pools.warm(Lane::BreakGlass, Via::FrontProxy).await.expect("reachable");
+    for round in 1..=3 {
+        eventually("one waits", || pools.is_upgrade_ready(Via::FrontProxy)).await;
+        eventually("the apiserver has seen it", || apiserver.connections().len() == 1 + round).await;
+        let response = pools.forward(upgrade("/refused"), UPGRADE_ROUTE).await.expect("an answer");
+        assert_eq!(read(response).await, "you may not exec");
+    }
+    let over_http1 = apiserver.connections().into_iter().filter(|seen| !seen.http2);
+    assert!(
+        over_http1.into_iter().all(|seen| seen.requests() <= 1),
+        "an upgrade's connection is never used again"
+    );
+    // The apiserver closes the waiting one: nothing is sent on it.
+    eventually("one waits", || pools.is_upgrade_ready(Via::FrontProxy)).await;
+    apiserver.stop();
+    eventually("its end is noticed", || !pools.is_upgrade_ready(Via::FrontProxy)).await;
+    let error = pools.forward(upgrade("/refused"), UPGRADE_ROUTE).await.expect_err("nobody listens any more");
+    assert_eq!(error.kind, Kind::Unavailable, "{error:?}");
 }
 
 #[tokio::test]

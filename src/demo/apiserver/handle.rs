@@ -33,6 +33,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// What kube-apiserver accepts in a create, update or patch.
 const BODY_BYTES_MAX: usize = 3 << 20;
 
+/// The first bytes of a Kubernetes object in protobuf.
+const PROTOBUF_MAGIC: &[u8] = b"k8s\0";
+
 /// One request from head to answer.
 pub(crate) async fn handle(model: &Arc<Model>, peer: &Peer, request: Request<Incoming>) -> Answer {
     respond(model, peer, request).await.unwrap_or_else(|failure| failure.answer())
@@ -220,7 +223,11 @@ fn explain(target: &Target, refused: &Refused) -> Failure {
     }
 }
 
+/// Objects are JSON here; client-go falls back to JSON when protobuf or CBOR is answered with 415.
 fn parse(body: &[u8]) -> Result<Value, Failure> {
+    if body.starts_with(PROTOBUF_MAGIC) {
+        return Err(Failure::unsupported("the model reads JSON only"));
+    }
     serde_json::from_slice(body)
         .map_err(|error| Failure::bad_request(format!("the body is no JSON object: {error}")))
 }

@@ -26,6 +26,8 @@ pub(crate) struct Object {
     pub(crate) labels: BTreeMap<String, String>,
     /// `spec.nodeName` of a pod.
     pub(crate) node: Option<String>,
+    /// `status.phase` of a pod or namespace.
+    pub(crate) phase: Option<String>,
     pub(crate) json: Bytes,
 }
 
@@ -62,7 +64,8 @@ impl Object {
         metadata.insert("resourceVersion".to_owned(), stamp.version.to_string().into());
         metadata.insert("creationTimestamp".to_owned(), timestamp(stamp.created).into());
         let labels = labels(metadata);
-        let node = value.pointer("/spec/nodeName").and_then(Value::as_str).map(str::to_owned);
+        let text = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
+        let (node, phase) = (text("/spec/nodeName"), text("/status/phase"));
         Ok(Self {
             namespace: namespace.to_owned(),
             name,
@@ -71,6 +74,7 @@ impl Object {
             created: stamp.created,
             labels,
             node,
+            phase,
             json: value.to_string().into(),
         })
     }

@@ -98,6 +98,7 @@ enum On {
     Name,
     Namespace,
     Node,
+    Phase,
 }
 
 impl Options {
@@ -132,6 +133,7 @@ impl Selector {
                 On::Name => Some(object.name.as_str()),
                 On::Namespace => Some(object.namespace.as_str()),
                 On::Node => object.node.as_deref(),
+                On::Phase => object.phase.as_deref(),
             };
             (actual == Some(condition.value.as_str())) == condition.equal
         })
@@ -165,6 +167,7 @@ fn field(key: &str) -> Option<On> {
         "metadata.name" => Some(On::Name),
         "metadata.namespace" => Some(On::Namespace),
         "spec.nodeName" => Some(On::Node),
+        "status.phase" => Some(On::Phase),
         _ => None,
     }
 }
@@ -232,6 +235,6 @@ mod tests {
         assert_eq!(options.selector.0.len(), 3);
         assert!(!Options::parse(Some("watch=FALSE")).expect("valid").watch);
         assert!(Options::parse(Some("limit=abc")).is_err());
-        assert!(Options::parse(Some("fieldSelector=status.phase=Running")).is_err());
+        assert!(Options::parse(Some("fieldSelector=status.hostIP=x")).is_err());
     }
 }
