@@ -5,19 +5,23 @@
 //! product at its least convenient moment.
 
 // Clippy's own exception for tests ends at the functions marked as tests; what they call are tests too.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+// And a test bed measures real time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 use std::{
     env, fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{
-    cluster::{Pki, free_port, wait_for},
+    client::{Caller, Protocol, block_on, get},
+    cluster::{Credential, POLL, Pair, Pki, free_port, wait_for},
     spillway::{BINARY, CLUSTER, needs_spillway},
 };
 
@@ -65,35 +69,43 @@ impl Desk {
         self.write("spillway.yaml", &GOOD.replace(from, to));
     }
 
+    fn start(&self, more: &[&str]) -> Child {
+        let output = |name: &str| fs::File::create(self.path(name)).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["run", "--config", "spillway.yaml"]).args(more).current_dir(self.dir.path());
+        command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr"));
+        command.spawn().unwrap()
+    }
+
+    /// What it has said so far.
+    fn text(&self, output: &str) -> String {
+        fs::read_to_string(self.path(output)).unwrap()
+    }
+
     /// Runs spillway to its end, which must be a refusal that begins nothing, and compares its words.
     fn refused(&self, golden: &str, more: &[&str]) {
-        let output = |name: &str| fs::File::create(self.path(name)).unwrap();
-        let mut child = Command::new(BINARY)
-            .args(["run", "--config", "spillway.yaml"])
-            .args(more)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(output("stdout"))
-            .stderr(output("stderr"))
-            .spawn()
-            .unwrap();
-        let text = |name: &str| fs::read_to_string(self.path(name)).unwrap();
         let taken: Vec<_> = self.addresses().filter(|at| TcpStream::connect(at).is_ok()).collect();
+        let mut child = self.start(more);
         let mut begun = Vec::new();
-        let status = wait_for_end(&mut child, || {
+        let ended = Ended::when(&mut child, || {
             let free = self.addresses().filter(|at| !taken.contains(at));
             begun.extend(free.filter(|at| TcpStream::connect(at).is_ok()));
+            None::<()>
         });
-        let Some(status) = status else {
-            panic!("{golden}: expected a refusal within {PATIENCE:?}:\n{}{}", text("stdout"), text("stderr"))
+        let Ended::With(status) = ended else {
+            panic!(
+                "{golden}: expected a refusal within {PATIENCE:?}:\n{}{}",
+                self.text("stdout"),
+                self.text("stderr")
+            )
         };
-        assert_eq!(status.code(), Some(CONFIG), "{golden}: {}", text("stderr"));
-        assert_eq!(text("stdout"), "", "{golden}: it says that it has begun");
+        assert_eq!(status.code(), Some(CONFIG), "{golden}: {}", self.text("stderr"));
+        assert_eq!(self.text("stdout"), "", "{golden}: it says that it has begun");
         assert_eq!(begun, [], "{golden}: somebody could connect before it gave up");
         for at in self.addresses().filter(|at| !taken.contains(at)) {
             drop(TcpListener::bind(at).unwrap_or_else(|e| panic!("{golden}: {at} is still taken: {e}")));
         }
-        self.compare(golden, &text("stderr"));
+        self.compare(golden, &self.text("stderr"));
     }
 
     /// Where spillway was to listen.
@@ -116,19 +128,32 @@ impl Desk {
     }
 }
 
-/// How the child ended; None, and it is killed, when it does not in time.
-fn wait_for_end(child: &mut std::process::Child, mut look: impl FnMut()) -> Option<std::process::ExitStatus> {
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        wait_for("spillway to give up", PATIENCE, || {
-            look();
-            child.try_wait().map_err(|e| e.to_string())?.ok_or_else(|| "it runs".into())
-        })
-    }));
-    if ended.is_err() {
+/// What came first.
+enum Ended<T> {
+    /// The process ended.
+    With(ExitStatus),
+    /// What was looked for.
+    Other(T),
+    /// The end of patience; the process was killed.
+    Late,
+}
+
+impl<T> Ended<T> {
+    fn when(child: &mut Child, mut look: impl FnMut() -> Option<T>) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = child.try_wait().unwrap() {
+                return Self::With(status);
+            }
+            if let Some(found) = look() {
+                return Self::Other(found);
+            }
+            std::thread::sleep(POLL);
+        }
         child.kill().unwrap();
         child.wait().unwrap();
+        Self::Late
     }
-    ended.ok()
 }
 
 /// Errors in this text: what is one mistake must be one error.
@@ -232,6 +257,54 @@ fn a_ca_that_did_not_sign_the_apiserver() {
     }
 }
 
+/// spillway has to be able to start before the apiserver does.
+#[test]
+fn an_apiserver_that_is_away_is_no_mistake() {
+    if !needs_spillway() {
+        return;
+    }
+    let desk = Desk::new();
+    desk.write("spillway.yaml", GOOD);
+    let mut child = desk.start(&[]);
+    let started = Ended::when(&mut child, || {
+        let started = desk.addresses().all(|at| TcpStream::connect(at).is_ok());
+        if started { Some(()) } else { None }
+    });
+    assert!(matches!(started, Ended::Other(())), "it did not start: {}", desk.text("stderr"));
+
+    let admin =
+        Credential::Certificate(Pair { cert: desk.path("pki/admin.crt"), key: desk.path("pki/admin.key") });
+    let main = desk.addresses().next().unwrap();
+    let caller = Caller::new(main, &desk.path("pki/server-ca.crt"), &admin);
+    block_on(async {
+        for (path, status, reason) in [
+            ("/api/v1/pods", 503, "ServiceUnavailable"),
+            // A reflector that is told anything but 429 lists everything again.
+            ("/api/v1/pods?watch=1", 429, "TooManyRequests"),
+        ] {
+            let answer = caller.ask(Protocol::Http2, get(path)).await;
+            assert_eq!(answer.status, status, "{path}: {}", answer.text());
+            assert_eq!(answer.json()["reason"], reason, "{path}");
+            assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{path}");
+        }
+    });
+    let said = wait_for("the log to say that the apiserver is away", PATIENCE, || {
+        let log = desk.text("stderr");
+        let said: Vec<_> =
+            log.lines().filter(|line| line.contains("the apiserver does not answer")).collect();
+        if said.is_empty() { Err(log) } else { Ok(said.join("\n")) }
+    });
+    assert!(
+        said.lines().count() == 1 && said.contains("onnection refused"),
+        "not once, or without its cause: {said}"
+    );
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    match Ended::when(&mut child, || None::<()>) {
+        Ended::With(status) => assert_eq!(status.code(), Some(0), "{}", desk.text("stderr")),
+        _ => panic!("expected the end within {PATIENCE:?}: {}", desk.text("stderr")),
+    }
+}
+
 const GOOD: &str = r#"apiVersion: config.spillway.dev/v1alpha1
 kind: ProxyConfiguration
 listeners:
@@ -241,6 +314,7 @@ listeners:
     http2: { maxConcurrentStreams: 250 }
 authentication:
   clientCertificate: { caFile: pki/client-ca.crt }
+  serviceAccountToken: { issuers: [https://kubernetes.default.svc], publicKeyFiles: [pki/service-account.crt] }
 upstreams:
   servers:
     - { name: local, url: "https://127.0.0.1:PORT3" }
