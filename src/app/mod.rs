@@ -65,6 +65,9 @@ pub enum StartError {
         "upstreams.tls.serverName: {0:?} is neither a DNS name nor an IP address; kubeadm's certificates hold \"kubernetes\""
     )]
     ServerName(String),
+    /// The apiserver is not the one that the configuration describes.
+    #[error(transparent)]
+    Distrust(#[from] upstream::trust::Distrust),
     /// TLS towards the apiserver cannot be set up.
     #[error("towards the apiserver: {0}")]
     Upstream(#[from] upstream::TlsError),
@@ -187,6 +190,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
 
 fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepared, StartError> {
     let upstream = settings::upstream(proxy)?;
+    upstream::trust::check(&upstream)?;
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
     let listeners = bind_listeners(proxy, &authenticator)?;
     let break_glass = proxy
@@ -250,7 +254,11 @@ fn factory(
 /// Break-glass must not begin with a handshake that has to queue behind a storm.
 async fn keep_warm(pools: Arc<Pools>) {
     if let Err(error) = pools.warm(Lane::BreakGlass, Via::FrontProxy).await {
-        tracing::warn!(%error, "break-glass: no connection to the apiserver yet; trying again in the background");
+        let error = chain(&error);
+        tracing::warn!(
+            error,
+            "break-glass: no connection to the apiserver yet; trying again in the background"
+        );
     }
 }
 

@@ -12,9 +12,9 @@ use clap::Args as ClapArgs;
 use super::Ending;
 use crate::app;
 use crate::config::{
-    self, Authentication, BreakGlass, ClientCertificate, Connections, Drain, ForwardIdentity, FrontProxy,
-    Http2, Limits, Listener, Logging, Metrics, ProxyConfiguration, Runtime, Server, ServerTls,
-    ServiceAccountToken, Timeouts, TlsVersion, UnverifiedProtocol, UpstreamTls, Upstreams,
+    self, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
+    ForwardIdentity, Http2, Limits, Listener, Logging, Metrics, ProxyConfiguration, Runtime, Server,
+    ServerTls, ServiceAccountToken, Timeouts, TlsVersion, UnverifiedProtocol, UpstreamTls, Upstreams,
 };
 use crate::demo::{self, Afterwards, Played, ProxyInputs, Report, RunningProxy, Standing};
 
@@ -123,7 +123,7 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
         upstreams: upstreams(inputs),
         break_glass: Some(BreakGlass {
             address: ANY,
-            tls,
+            tls: CertificateFiles { cert_file: tls.cert_file, key_file: tls.key_file },
             client_ca_file: inputs.break_glass_ca_file.clone(),
             groups: BreakGlass::default_groups(),
             seats: BreakGlass::SEATS,
@@ -164,7 +164,7 @@ fn upstreams(inputs: &ProxyInputs) -> Upstreams {
             server_name: inputs.upstream_name.to_owned(),
         },
         forward_identity: ForwardIdentity {
-            front_proxy: Some(FrontProxy {
+            front_proxy: Some(CertificateFiles {
                 cert_file: inputs.front_proxy_certificate_file.clone(),
                 key_file: inputs.front_proxy_key_file.clone(),
             }),

@@ -115,6 +115,17 @@ impl UpstreamError {
         self
     }
 
+    /// The text with that of every cause behind it: for the log, not for clients.
+    pub(super) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     /// What hyper's error means for a request that had been given to a connection.
     pub(super) fn after_sending(error: hyper::Error) -> Self {
         let (kind, text) = classify(&error);
@@ -173,6 +184,7 @@ mod tests {
         let error = UpstreamError::new(Kind::Unavailable, "cannot connect to 127.0.0.1:6443")
             .with_source(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert_eq!(error.to_string(), "cannot connect to 127.0.0.1:6443");
+        assert_eq!(error.with_causes(), "cannot connect to 127.0.0.1:6443: connection refused");
         assert_eq!(error.side, Side::Upstream);
         assert_eq!(Error::source(&error).map(ToString::to_string), Some("connection refused".to_owned()));
     }

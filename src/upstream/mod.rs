@@ -25,6 +25,7 @@ mod stall;
 mod stats;
 mod target;
 pub mod tls;
+pub mod trust;
 
 pub use body::{BodyError, RequestBody, ResponseBody};
 pub use error::{Kind, Side, UpstreamError};

@@ -99,6 +99,7 @@ impl Prober {
 async fn probe(pools: Pools, publish: watch::Sender<Option<Reading>>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut away = false;
     while !publish.is_closed() {
         ticks.tick().await;
         let started = Instant::now();
@@ -106,13 +107,16 @@ async fn probe(pools: Pools, publish: watch::Sender<Option<Reading>>) {
         tokio::pin!(exchange);
         let outcome = loop {
             tokio::select! {
-                answer = &mut exchange => break match answer {
-                    Ok(status) => {
-                        let healthy = status < StatusCode::INTERNAL_SERVER_ERROR;
-                        Outcome::Answered { latency: started.elapsed(), healthy }
-                    }
-                    Err(_unreachable) => Outcome::Lost,
-                },
+                answer = &mut exchange => {
+                    log_change(&mut away, answer.as_ref().err());
+                    break match answer {
+                        Ok(status) => {
+                            let healthy = status < StatusCode::INTERNAL_SERVER_ERROR;
+                            Outcome::Answered { latency: started.elapsed(), healthy }
+                        }
+                        Err(_unreachable) => Outcome::Lost,
+                    };
+                }
                 _ = ticks.tick() => {
                     let age = started.elapsed();
                     if age >= LOST_AFTER {
@@ -124,6 +128,19 @@ async fn probe(pools: Pools, publish: watch::Sender<Option<Reading>>) {
         };
         announce(&publish, outcome);
     }
+}
+
+/// One line when the apiserver goes and one when it comes back: requests that fail meanwhile say so by themselves.
+fn log_change(away: &mut bool, error: Option<&UpstreamError>) {
+    match error {
+        Some(error) if !*away => {
+            let error = error.with_causes();
+            tracing::warn!(error, "the apiserver does not answer; trying again four times a second");
+        }
+        None if *away => tracing::info!("the apiserver answers again"),
+        _ => {}
+    }
+    *away = error.is_some();
 }
 
 fn announce(publish: &watch::Sender<Option<Reading>>, outcome: Outcome) {

@@ -42,7 +42,7 @@ pub(crate) use self::{
     front::Front,
     parts::{FAKE_NODE, FAKE_POD},
     pki::{Pair, Paths, Pki},
-    process::{Process, free_port, tail, wait_for},
+    process::{POLL, Process, free_port, tail, wait_for},
 };
 use process::{FAREWELL, Guardian, stop_all};
 
