@@ -3,6 +3,7 @@
 # What differs from a production configuration, and why:
 #  - unverifiedProtocol Http2: the upstream here speaks only HTTP/2, and is no kube-apiserver that closes connections;
 #  - no rate per client, and room to wait: the load generator is one client that shall use the whole proxy.
+#  - the limit starts at 256 seats: a run lasts a second, the limit's growth from 64 to what 100 requests in flight need, three.
 # $SPILLWAY = the binary; $CERTS and $WORK come from peers.sh.
 set -euo pipefail
 "$(dirname "$0")/token.sh" "$CERTS" >/dev/null
@@ -30,6 +31,7 @@ metrics: { address: 127.0.0.1:7510 }
 apiVersion: config.spillway.dev/v1alpha1
 kind: TrafficPolicy
 name: bench
+overload: { limit: { initial: 256 } }
 lanes:
   unknown: { ceilingPercent: 100, wait: 2s, queueLength: 1000, identityRate: { perSecond: 0 } }
   workload: { ceilingPercent: 100, wait: 2s, queueLength: 1000, identityRate: { perSecond: 0 } }
