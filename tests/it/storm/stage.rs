@@ -38,7 +38,7 @@ impl Stage {
     /// Servers on core 0; everything else stays where the caller is.
     pub(crate) fn build(binary: Option<&Path>, pin: bool) -> Self {
         let cluster = Cluster::start(ClusterOptions { cpus: pin.then(|| vec![0]), ..Default::default() });
-        let front = binary.map(|binary| cluster.start_front(binary, |_config| ()));
+        let front = binary.map(|binary| cluster.start_front(binary, None, |_config| ()));
         let entrance = front.as_ref().map_or_else(|| cluster.apiserver_addr(), |front| front.main);
         let (url, ca) = (format!("https://{entrance}"), cluster.paths.server_ca.cert.clone());
         cluster.apply(OBJECTS);
