@@ -5,10 +5,12 @@
 //! panics: in every one of these cases the seats come back.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 
 use super::turn::Turn;
 use crate::flow::End;
@@ -25,14 +27,14 @@ enum Inner {
 
 /// An answer on its way from the apiserver to the client.
 pub(super) struct Flowing {
-    pub(super) body: ResponseBody,
-    /// The seats. Given back when the body ends, or when it is dropped.
-    pub(super) turn: Option<Turn>,
+    body: ResponseBody,
+    /// The seats. Given back when the body ends, when it is dropped, or when nobody reads it for too long.
+    turn: Arc<Mutex<Option<Turn>>>,
     /// What the end of this answer tells the estimates.
-    pub(super) end: End,
+    end: End,
     /// A watch: gives its seats back after its first burst, and is ended by us when the process drains.
-    pub(super) watch: Option<Watching>,
-    pub(super) bytes: u64,
+    watch: Option<Watching>,
+    bytes: u64,
 }
 
 /// What only watches have.
@@ -56,8 +58,20 @@ impl Body {
 }
 
 impl Flowing {
+    /// `body` holds `turn` until it ends; `end` is what its end says about the apiserver.
+    pub(super) fn new(mut body: ResponseBody, turn: Turn, end: End, watch: Option<Watching>) -> Self {
+        let turn = Arc::new(Mutex::new(Some(turn)));
+        if !body.is_end_stream() {
+            // A client that stops reading keeps its own stream, but not seats that others wait for.
+            let held = Arc::clone(&turn);
+            body.when_stalled(move || drop(held.lock().take()));
+        }
+        Self { body, turn, end, watch, bytes: 0 }
+    }
+
     fn finished(&mut self) {
-        if let Some(turn) = self.turn.take() {
+        let turn = self.turn.lock().take();
+        if let Some(turn) = turn {
             turn.finish(self.end, self.bytes);
         }
     }
@@ -90,11 +104,13 @@ impl Flowing {
 
     /// The apiserver has nothing more to say for now: for a watch, the end of its first burst.
     fn paused(&mut self) {
-        if let (Some(watch), Some(turn)) = (&mut self.watch, &self.turn)
+        if let Some(watch) = &mut self.watch
             && !watch.quiet
         {
             watch.quiet = true;
-            turn.burst_done();
+            if let Some(turn) = &*self.turn.lock() {
+                turn.burst_done();
+            }
         }
     }
 }

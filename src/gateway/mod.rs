@@ -266,7 +266,7 @@ impl Path {
         }
         let watch = (traffic == Traffic::Watch)
             .then(|| Watching { quiet: false, drained: self.shared.drain.deadline_for_stream() });
-        Response::from_parts(parts, Body::flowing(Flowing { body, turn: Some(turn), end, watch, bytes: 0 }))
+        Response::from_parts(parts, Body::flowing(Flowing::new(body, turn, end, watch)))
     }
 }
 

@@ -35,15 +35,13 @@ impl Metrics {
         self.0.get(series).copied().unwrap_or(0.0)
     }
 
-    /// What the series of this metric grew by since `earlier`, those that did.
-    pub(crate) fn growth(&self, earlier: &Self, metric: &str) -> BTreeMap<String, f64> {
-        let own = self
-            .0
-            .iter()
-            .filter(|(series, _)| series.strip_prefix(metric).is_some_and(|labels| labels.starts_with('{')));
-        let grown =
-            own.map(|(series, value)| (series[metric.len()..].to_owned(), value - earlier.of(series)));
-        grown.filter(|(_, growth)| *growth > 0.0).collect()
+    /// By how much each labelled series of this counter grew since `earlier`; those that did, by their labels.
+    pub(crate) fn growth(&self, earlier: &Self, metric: &str) -> BTreeMap<String, u64> {
+        let own = self.0.iter().filter_map(|(series, value)| {
+            let labels = series.strip_prefix(metric).filter(|labels| labels.starts_with('{'))?;
+            Some((labels.to_owned(), (value - earlier.of(series)).round() as u64))
+        });
+        own.filter(|(_, growth)| *growth > 0).collect()
     }
 }
 

@@ -52,8 +52,9 @@ use observer::Observer;
 use operator::{Operator, Work};
 use stage::{KUBELETS, Stage};
 
-/// Agents of the telemetry DaemonSet. Each asks for 0.1 to 0.2 s of a core and then rests for one second: all of them
-/// want some forty cores. With 80 the server answers slowly without spillway; with 300 it no longer answers in time.
+/// Agents of the telemetry DaemonSet. Each asks for 0.2 s of a core and then rests for one second: together they want
+/// some fifty cores. Without spillway the server runs them all at once, and everybody else waits for seconds; on a
+/// machine that is busy with other things too, longer than their patience.
 const AGENTS: usize = 300;
 /// Nodes that exist by their leases alone.
 const LEASE_WRITERS: usize = 30;
@@ -63,10 +64,12 @@ const CALM: Duration = Duration::from_secs(10);
 const BEFORE_DELETE: Duration = Duration::from_secs(15);
 /// The longest storm.
 const STORM: Duration = Duration::from_secs(25);
-/// For the removal to end by itself when the storm is over and it has not.
+/// After it, for the removal to end if the storm has hindered it.
 const AFTERMATH: Duration = Duration::from_secs(40);
 /// For the stage to be ready.
 const READY: Duration = Duration::from_secs(120);
+/// A kubelet renews every 10 s, and up to 4 % later; the rest is a busy machine's.
+const KUBELET_RENEWS: Duration = Duration::from_millis(11_000);
 /// A node whose lease is older than this is NotReady (kube-controller-manager's default since Kubernetes 1.32).
 const NODE_GRACE: Duration = Duration::from_secs(50);
 
@@ -82,10 +85,22 @@ pub(crate) struct Scene {
     operator: Work,
 }
 
+impl Scene {
+    /// Renewals that the kubelets' rhythm makes certain in this time.
+    fn kubelet_renewals(&self) -> u64 {
+        KUBELETS as u64 * (self.lasted.as_secs_f64() / KUBELET_RENEWS.as_secs_f64()) as u64
+    }
+
+    /// Renewals of the writers when none of them is ever late.
+    fn written_renewals(&self) -> u64 {
+        LEASE_WRITERS as u64 * self.lasted.as_secs()
+    }
+}
+
 /// What spillway said of the storm.
 pub(crate) struct Proxy {
     /// Refusals by lane and reason.
-    shed: BTreeMap<String, f64>,
+    shed: BTreeMap<String, u64>,
     timeline: Vec<String>,
 }
 
@@ -124,15 +139,11 @@ fn operators_and_leases_get_through_a_storm_that_telemetry_pays_for() {
     assert!(with.removal.is_some(), "the DaemonSet's pods are still there");
     assert!(with.agents.answered.load(Ordering::Relaxed) > 0, "telemetry was locked out, not shed");
     let shed = with.proxy.expect("the second half has a proxy").shed;
-    let all: f64 = shed.values().sum();
-    let low = |labels: &str| {
-        ["telemetry", "unknown"].iter().any(|lane| labels.contains(&format!("lane=\"{lane}\"")))
-    };
-    let lowest: f64 = shed.iter().filter(|(labels, _)| low(labels)).map(|(_, number)| number).sum();
-    assert!(
-        all > 0.0 && lowest >= 0.99 * all,
-        "refused of telemetry and unknown: {lowest} of {all}: {shed:?}"
-    );
+    let lowest =
+        |labels: &str| ["telemetry", "unknown"].iter().any(|lane| labels.contains(&format!("\"{lane}\"")));
+    let all: u64 = shed.values().sum();
+    let low: u64 = shed.iter().filter(|(labels, _)| lowest(labels)).map(|(_, number)| number).sum();
+    assert!(all > 0 && low * 100 >= all * 99, "of {all} refused, {low} were telemetry or unknown: {shed:?}");
 }
 
 fn promise(scene: &Scene) {
@@ -140,8 +151,10 @@ fn promise(scene: &Scene) {
     assert_eq!(operator.first_failure, None, "the operator's requests fail");
     assert_eq!(writers.first_failure, None, "lease renewals fail: {writers:?}");
     assert_eq!(kubelets.first_failure, None, "kubelets fail to renew: {kubelets:?}");
+    let expected = scene.kubelet_renewals();
+    assert!(kubelets.renewed >= expected, "kubelets renewed less than {expected} times: {kubelets:?}");
     for renewals in [writers, kubelets] {
-        assert!(renewals.renewed > 0 && renewals.longest_gap < NODE_GRACE, "nodes were lost: {renewals:?}");
+        assert!(renewals.longest_gap < NODE_GRACE, "nodes were lost: {renewals:?}");
     }
 }
 

@@ -1,55 +1,74 @@
 //! What a reader of the test's output sees: the two halves side by side.
 
-use std::{fmt::Write, sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use super::{Half, Scene};
 
 /// The table, one column a half, and below it what explains it.
 pub(crate) fn render(halves: &[&Half]) -> String {
-    let mut text = String::new();
-    let mut row = |name: &str, cell: &dyn Fn(&Half) -> String| {
-        let cells: String = halves.iter().map(|half| format!(" {:>16}", cell(half))).collect();
-        let _ = writeln!(text, "  {name:<42}{cells}");
-    };
-    row("", &|half| (if half.proxy.is_some() { "with spillway" } else { "without" }).into());
-    for (name, scene) in [("calm", (|half| &half.calm) as fn(&Half) -> &Scene), ("storm", |half| &half.storm)]
-    {
-        row(&format!("{name}: seconds"), &|half| seconds(Some(scene(half).lasted)));
-        row(&format!("{name}: apiserver + etcd, share of core 0"), &|half| percent(scene(half).server_share));
-        row(&format!("{name}: apiserver, most memory so far"), &|half| {
-            format!("{} MB", scene(half).memory_mb)
-        });
-        row(&format!("{name}: leases renewed by writers"), &|half| scene(half).writers.renewed.to_string());
-        row(&format!("{name}: ... failed"), &|half| scene(half).writers.failed.to_string());
-        row(&format!("{name}: ... longest gap"), &|half| seconds(Some(scene(half).writers.longest_gap)));
-        row(&format!("{name}: leases renewed by kubelets"), &|half| scene(half).kubelets.renewed.to_string());
-        row(&format!("{name}: ... tries they report as failed"), &|half| {
-            scene(half).kubelets.failed.to_string()
-        });
-        row(&format!("{name}: ... longest gap"), &|half| seconds(Some(scene(half).kubelets.longest_gap)));
-        row(&format!("{name}: operator, answered of asked"), &|half| {
-            let work = &scene(half).operator;
-            format!("{} of {}", work.answered.len(), work.asked)
-        });
-        row(&format!("{name}: operator, p50"), &|half| seconds(scene(half).operator.quantile(0.5)));
-        row(&format!("{name}: operator, p99"), &|half| seconds(scene(half).operator.quantile(0.99)));
-    }
-    row("one LIST of all pods, processor time", &|half| seconds(Some(half.list_cost)));
-    row("from DELETE to the last agent's end", &|half| {
+    let mut table = Table { halves, text: String::new() };
+    table.row("", |half| (if half.proxy.is_some() { "with spillway" } else { "without" }).into());
+    table.scene("calm", |half| &half.calm);
+    table.scene("storm", |half| &half.storm);
+    table.row("one LIST of all pods, processor time", |half| seconds(Some(half.list_cost)));
+    table.row("from DELETE to the last agent's end", |half| {
         half.removal.map_or("never".into(), |time| seconds(Some(time)))
     });
-    row("controllers or scheduler lost their lease", &|half| half.restarts.to_string());
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed).to_string();
-    row("telemetry: agents", &|half| count(&half.agents.agents));
-    row("telemetry: requests", &|half| count(&half.agents.asked));
-    row("telemetry: ... answered", &|half| count(&half.agents.answered));
-    row("telemetry: ... told to come back", &|half| count(&half.agents.refused));
-    row("telemetry: ... failed", &|half| count(&half.agents.failed));
-    row("telemetry: megabytes", &|half| (half.agents.bytes.load(Ordering::Relaxed) / 1_000_000).to_string());
+    table.row("controllers or scheduler lost their lease", |half| half.restarts.to_string());
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed).to_string();
+    table.row("telemetry: agents", |half| count(&half.agents.agents));
+    table.row("telemetry: requests", |half| count(&half.agents.asked));
+    table.row("telemetry: ... answered", |half| count(&half.agents.answered));
+    table.row("telemetry: ... told to come back", |half| count(&half.agents.refused));
+    table.row("telemetry: ... failed", |half| count(&half.agents.failed));
+    table.row("telemetry: megabytes", |half| {
+        (half.agents.bytes.load(Ordering::Relaxed) / 1_000_000).to_string()
+    });
     for half in halves {
-        explain(half, &mut text);
+        explain(half, &mut table.text);
     }
-    text
+    table.text
+}
+
+struct Table<'a> {
+    halves: &'a [&'a Half],
+    text: String,
+}
+
+impl Table<'_> {
+    fn row(&mut self, name: &str, cell: impl Fn(&Half) -> String) {
+        let cells: String = self.halves.iter().map(|half| format!(" {:>16}", cell(half))).collect();
+        let _ = writeln!(self.text, "  {name:<42}{cells}");
+    }
+
+    fn scene(&mut self, name: &str, scene: impl Fn(&Half) -> &Scene) {
+        let mut row = |what: &str, cell: &dyn Fn(&Scene) -> String| {
+            self.row(&format!("{name}: {what}"), |half| cell(scene(half)));
+        };
+        row("seconds", &|scene| seconds(Some(scene.lasted)));
+        row("apiserver + etcd, share of core 0", &|scene| format!("{:.0} %", scene.server_share * 100.0));
+        row("apiserver, most memory so far", &|scene| format!("{} MB", scene.memory_mb));
+        row("leases renewed by writers", &|scene| of(scene.writers.renewed, scene.written_renewals()));
+        row("... failed", &|scene| scene.writers.failed.to_string());
+        row("... longest gap", &|scene| seconds(Some(scene.writers.longest_gap)));
+        row("leases renewed by kubelets", &|scene| of(scene.kubelets.renewed, scene.kubelet_renewals()));
+        row("... tries they report as failed", &|scene| scene.kubelets.failed.to_string());
+        row("... longest gap", &|scene| seconds(Some(scene.kubelets.longest_gap)));
+        row("operator, answered of asked", &|scene| {
+            of(scene.operator.answered.len() as u64, scene.operator.asked)
+        });
+        row("operator, p50", &|scene| seconds(scene.operator.quantile(0.5)));
+        row("operator, p99", &|scene| seconds(scene.operator.quantile(0.99)));
+    }
+}
+
+/// More than all is possible: the expectation is what is certain.
+fn of(seen: u64, expected: u64) -> String {
+    format!("{seen} of {expected}")
 }
 
 fn explain(half: &Half, text: &mut String) {
@@ -71,8 +90,4 @@ fn explain(half: &Half, text: &mut String) {
 
 fn seconds(time: Option<Duration>) -> String {
     time.map_or("-".into(), |time| format!("{:.3} s", time.as_secs_f64()))
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
 }
