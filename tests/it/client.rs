@@ -113,11 +113,6 @@ impl Caller {
         .await
     }
 
-    /// The value of `Authorization` that [`Connection::start`] adds, for requests written by hand.
-    pub(crate) fn authorization(&self) -> &str {
-        self.authorization.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
-    }
-
     /// Connects.
     pub(crate) async fn connect(&self, protocol: Protocol) -> Connection {
         let connection = self.try_connect(protocol).await;
@@ -146,7 +141,8 @@ impl Caller {
 
     /// One request over a connection of its own.
     pub(crate) async fn ask(&self, protocol: Protocol, request: Request<Body>) -> Answer {
-        self.connect(protocol).await.ask(request).await
+        let mut connection = self.connect(protocol).await;
+        connection.ask(request).await
     }
 }
 
@@ -204,15 +200,6 @@ impl Connection {
     pub(crate) async fn ask(&mut self, request: Request<Body>) -> Answer {
         let what = format!("{} {}", request.method(), request.uri());
         self.try_ask(request).await.unwrap_or_else(|e| panic!("expected an answer to {what}, but {e}"))
-    }
-
-    /// Waits until the server has closed the connection.
-    pub(crate) async fn closed(self) -> Result<(), Failed> {
-        drop(self.sender);
-        within("the connection to close", self.task)
-            .await
-            .expect("the connection's task is not aborted")
-            .map_err(Failed)
     }
 
     /// Whether the connection still takes requests.

@@ -9,6 +9,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -29,7 +32,7 @@ use tokio::{
 
 use crate::{
     client::{Body, Caller, Connection, Events, Protocol, block_on, get, send, within},
-    cluster::{Credential, wait_for},
+    cluster::{Cluster, ClusterOptions, Credential, free_port, wait_for},
     spillway::{CLUSTER, Spillway, Target, needs_spillway},
 };
 
@@ -255,6 +258,73 @@ async fn assert_ended_in_peace(spillway: &Spillway, begun: Instant) {
     });
     assert_eq!(status.code(), Some(0), "{}", spillway.log());
     assert!(std::net::TcpStream::connect(spillway.main).is_err(), "the main address still answers");
+}
+
+/// The same with a real informer: kube-scheduler, whose reflectors decide for themselves whether to list again. Its
+/// spillway comes back at its own address, as a static pod does.
+#[test]
+fn a_scheduler_does_not_list_again_when_spillway_restarts() {
+    if !needs_spillway() {
+        return;
+    }
+    // Own, because its scheduler is pointed at one spillway, and its log is read.
+    let cluster = Cluster::start(ClusterOptions { audit: true, ..Default::default() });
+    let address = format!("127.0.0.1:{}", free_port());
+    let start = || {
+        Spillway::start(&cluster, None, |config| {
+            config["listeners"][0]["address"] = json!(address);
+            // Shorter than leader election's patience of 10 s: this is about watches.
+            config["drain"] = json!({"gracePeriod": "3s"});
+        })
+    };
+    let old = start();
+    cluster.start_scheduler(&format!("https://{address}"), &cluster.paths.server_ca.cert);
+    let watched = wait_for("the scheduler to watch all it needs", Duration::from_secs(60), || {
+        let (lists, watches) = (requests(&cluster, "list", 0), requests(&cluster, "watch", 0));
+        // Each reflector lists first, or asks a watch for the list.
+        if watches.len() >= 10 && lists.iter().all(|list| watches.contains(list)) {
+            Ok(watches)
+        } else {
+            Err(format!("it listed {lists:?} and watches {watches:?}; {}", old.log()))
+        }
+    });
+    let begun = audit_length(&cluster);
+    old.terminate();
+    wait_for("the old spillway to end", 2 * LAST_WORDS, || old.ended().ok_or_else(|| old.log()));
+    let new = start();
+    wait_for("the scheduler to watch everything again", Duration::from_secs(60), || {
+        let again = requests(&cluster, "watch", begun);
+        let missing: Vec<_> = watched.difference(&again).collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("not {missing:?}; {}", new.log())) }
+    });
+    assert_eq!(requests(&cluster, "list", begun), BTreeSet::new(), "what the scheduler listed again");
+    assert!(
+        cluster.pid("scheduler").is_some_and(|id| Path::new(&format!("/proc/{id}/exe")).exists()),
+        "it ended"
+    );
+}
+
+fn audit_length(cluster: &Cluster) -> usize {
+    fs::read(cluster.audit_log().unwrap()).unwrap().len()
+}
+
+/// The paths that the scheduler has asked for with `verb`, from this place in the audit log on. A watch that begins
+/// with the whole list counts as a list.
+fn requests(cluster: &Cluster, verb: &str, from: usize) -> BTreeSet<String> {
+    let log = fs::read(cluster.audit_log().unwrap()).unwrap();
+    let events = log[from..]
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let scheduler = events.filter(|event| event["user"]["username"] == "system:kube-scheduler");
+    let mut paths = BTreeSet::new();
+    for event in scheduler {
+        let uri = event["requestURI"].as_str().unwrap_or_default();
+        let as_list = event["verb"] == "list" || uri.contains("sendInitialEvents=true");
+        if event["verb"] == verb || verb == "list" && as_list {
+            paths.insert(uri.split('?').next().unwrap_or_default().to_owned());
+        }
+    }
+    paths
 }
 
 #[test]

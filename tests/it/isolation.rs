@@ -1,9 +1,11 @@
-//! Does somebody else's bad credential cost anybody their watches?
+//! Does one client's behaviour cost another anything?
 //!
-//! kube-apiserver closes the whole HTTP/2 connection on which it has answered 401 or served an anonymous request (its
-//! defence against rapid resets, on by default since 1.29). A proxy that shares upstream connections would end
-//! everybody's watches with it. Here one client holds 200 watches and asks 100 times a second on a single connection,
-//! while others present made-up tokens, foreign certificates, or nothing.
+//! A bad credential: kube-apiserver closes the whole HTTP/2 connection on which it has answered 401 or served an
+//! anonymous request (its defence against rapid resets, on by default since 1.29). A proxy that shares upstream
+//! connections would end everybody's watches with it. Here one client holds 200 watches and asks 100 times a second on
+//! a single connection, while others present made-up tokens, foreign certificates, or nothing.
+//!
+//! Slowness: clients that ask for megabytes and do not read them share upstream connections with others.
 
 // Clippy's own exception for tests ends at the functions marked as tests; what they call are tests too. And load has to
 // keep a pace in real time.
@@ -17,13 +19,15 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
-    client::{Caller, Connection, Events, Protocol, block_on, get, within},
+    client::{Caller, Connection, Events, Protocol, block_on, get, send, within},
     cluster::{Credential, wait_for},
-    spillway::{CLUSTER, TARGET},
+    spillway::{CLUSTER, TARGET, Target},
 };
 
 /// The bystander's pace, and how often it asks: three seconds altogether.
@@ -95,6 +99,75 @@ async fn bystander_keeps_its_watches(bystander: &Caller, round: usize) {
     }
     assert!(dropped.is_empty(), "{} watches dropped: {dropped:?}; {}", dropped.len(), TARGET.log());
     assert!(connection.is_open(), "the bystander's connection was closed; {}", TARGET.log());
+}
+
+/// Clients that ask for much and read nothing share upstream connections with others of their lane and kind.
+#[test]
+fn slow_readers_do_not_stall_their_neighbours() {
+    const SLOW: usize = 8;
+    bulky_objects();
+    let list = "/api/v1/namespaces/bulky/configmaps";
+    let who = Credential::Certificate(CLUSTER.paths.controllers.clone());
+    block_on(async {
+        let mut slow = Vec::new();
+        for query in ["", "?watch=1&resourceVersion=0"] {
+            for _ in 0..SLOW {
+                let mut connection = TARGET.caller(&who).connect(Protocol::Http2).await;
+                let head = connection.start(get(&format!("{list}{query}"))).await;
+                slow.push((head.unwrap_or_else(|e| panic!("{query}: {e}; {}", TARGET.log())), connection));
+            }
+        }
+        let neighbour = async {
+            let mut connection = TARGET.caller(&who).connect(Protocol::Http2).await;
+            for _ in 0..20 {
+                let answer = connection.ask(get(&format!("{list}/bulky-0"))).await;
+                assert_eq!(answer.status, StatusCode::OK, "{}", TARGET.log());
+            }
+            let all = connection.ask(get(list)).await;
+            assert_eq!(all.json()["items"].as_array().map(Vec::len), Some(BULKY), "{}", TARGET.log());
+            let watch = connection.start(get(&format!("{list}?watch=1&resourceVersion=0"))).await.unwrap();
+            let mut events = Events::new(watch);
+            for _ in 0..BULKY {
+                assert!(events.next().await.unwrap().is_some(), "{}", TARGET.log());
+            }
+            all.json()["items"].clone()
+        };
+        let all = tokio::time::timeout(NEIGHBOUR, neighbour).await;
+        let all =
+            all.unwrap_or_else(|_| panic!("a neighbour was stalled for {NEIGHBOUR:?}; {}", TARGET.log()));
+
+        // Whoever comes back to reading finds everything in place.
+        for (head, connection) in slow.drain(..SLOW) {
+            let body = within("a slow reader's list", head.into_body().collect()).await;
+            let body =
+                body.unwrap_or_else(|e| panic!("a slow reader's list: {e}; {}", TARGET.log())).to_bytes();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert!(body["items"] == all, "a slow reader got another list");
+            drop(connection);
+        }
+    });
+}
+
+/// Objects in namespace `bulky`, of 500 KiB each: far more than the windows and buffers of any connection.
+const BULKY: usize = 16;
+
+/// What takes a second or two when nobody is in the way.
+const NEIGHBOUR: Duration = Duration::from_secs(30);
+
+fn bulky_objects() {
+    CLUSTER.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: bulky}");
+    let filling = "x".repeat(500 << 10);
+    block_on(async {
+        let mut admin = Target::direct(&CLUSTER).caller(&CLUSTER.admin()).connect(Protocol::Http2).await;
+        for number in 0..BULKY {
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": format!("bulky-{number}")}, "data": {"filling": filling},
+            });
+            let create = send(Method::POST, "/api/v1/namespaces/bulky/configmaps", object.to_string());
+            assert_eq!(admin.ask(create).await.status, StatusCode::CREATED);
+        }
+    });
 }
 
 /// Watches that show nothing until something new happens.

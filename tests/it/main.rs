@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod cluster_selftest;
 mod drain;
+mod identity;
 mod isolation;
 mod kubectl;
 mod payloads;

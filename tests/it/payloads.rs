@@ -70,10 +70,10 @@ impl Both {
     async fn same(&self, what: &str, request: impl Fn() -> Request<Body>) -> Answer {
         let [h1, h2] = Protocol::BOTH;
         let (direct1, through1, direct2, through2) = tokio::join!(
-            self.direct.ask(h1, request()),
-            self.through.ask(h1, request()),
-            self.direct.ask(h2, request()),
-            self.through.ask(h2, request()),
+            Box::pin(self.direct.ask(h1, request())),
+            Box::pin(self.through.ask(h1, request())),
+            Box::pin(self.direct.ask(h2, request())),
+            Box::pin(self.through.ask(h2, request())),
         );
         assert_same(&format!("{what} over HTTP/1.1"), &through1, &direct1);
         assert_same(&format!("{what} over HTTP/2"), &through2, &direct2);

@@ -1,7 +1,8 @@
 //! What a test talks to: spillway in front of the cluster's kube-apiserver, or that server itself.
 //!
 //! With `SPILLWAY_TEST_DIRECT=1` the tests talk to kube-apiserver itself: what fails then is the test, not spillway.
-//! Tests of what only spillway has ask [`needs_spillway`] first.
+//! Tests of what only spillway has ask [`needs_spillway`] first. `SPILLWAY_TEST_RUNTIME=Shared` runs them all on the other
+//! kind of runtime.
 
 // The test bed says what it expected by panicking.
 #![allow(clippy::expect_used, clippy::print_stderr)]
@@ -133,6 +134,9 @@ impl Spillway {
     pub(crate) fn start(cluster: &Cluster, policy: Option<&str>, change: impl FnOnce(&mut Value)) -> Self {
         let front = cluster.start_front(Path::new(BINARY), policy, |config| {
             config["logging"] = json!({"format": "Text", "level": "Info", "access": "Shed"});
+            if let Ok(mode) = env::var("SPILLWAY_TEST_RUNTIME") {
+                config["runtime"] = json!({"mode": mode});
+            }
             change(config);
         });
         Self {
