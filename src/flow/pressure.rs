@@ -206,9 +206,10 @@ fn ratio(baseline: Option<f32>, median: f32) -> f64 {
     baseline.map_or(RATIO_MAX, |baseline| f64::from(median / baseline).min(RATIO_MAX))
 }
 
-/// A ratio, at most what the objective makes of it.
+/// A ratio, at most what the objective makes of it, which is never less than one: far inside its objective a call is
+/// calm, not a hundred times better than calm, and the average starts to rise from there.
 fn slowdown(ratio: f64, high: f32, objective: f32) -> f64 {
-    ratio.min(CALM * f64::from(high / objective))
+    ratio.min((CALM * f64::from(high / objective)).max(1.0))
 }
 
 fn is_fresh(recent: &Recent, tick: u32) -> bool {
@@ -245,6 +246,8 @@ mod tests {
         let objective = 250_000.0;
         // 27 times slower, and nobody hurt.
         assert!(slowdown(ratio(Some(3_000.0), 80_000.0), 90_000.0, objective) < CALM);
+        // As quick as in calm is calm, however far inside the objective.
+        assert!((slowdown(ratio(Some(3_000.0), 3_000.0), 4_000.0, objective) - 1.0).abs() < 1e-6);
         // At the objective the limit is held, at twice it is cut.
         assert!((slowdown(ratio(Some(3_000.0), 200_000.0), 250_000.0, objective) - CALM).abs() < 1e-6);
         assert!(slowdown(ratio(Some(3_000.0), 400_000.0), 500_000.0, objective) > BROWN);
