@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, ClusterOptions, Credential, Front};
 
 /// Real kubelets.
 pub(crate) const KUBELETS: usize = 5;
-/// Pods that make a LIST of all of them expensive: some 15 MB as JSON, 100 to 200 ms of one core.
+/// Pods that make a LIST of all of them expensive: 17 MB as JSON, about 200 ms of one core.
 const PODS: usize = 2_000;
 /// Requests on the way at once while the stage is built.
 const HANDS: usize = 32;
