@@ -1,6 +1,6 @@
 //! `spillway demo`: play the incident of 2024-12-11 without and with spillway, and show what was measured.
 //!
-//! Here the demo's [`Stage`] gets its proxy: the very parts that `spillway run` starts, with the embedded default
+//! Here the demo's `Stage` gets its proxy: the very parts that `spillway run` starts, with the embedded default
 //! policy, configured with the demo's files instead of a cluster's.
 
 use std::error::Error;

@@ -3,9 +3,9 @@
 //! The demo plays the incident of 2024-12-11 twice, without and with spillway, and measures both: a telemetry
 //! DaemonSet rolls out over every node, its agents LIST all pods, the apiserver drowns, and nobody can delete the
 //! DaemonSet any more. It needs no cluster, no root and no configuration. Sockets, TLS, HTTP/2, identities and
-//! retries are real; the apiserver's speed is a model ([`apiserver`]), and so is its inside.
+//! retries are real; the apiserver's speed is a model (`apiserver`), and so is its inside.
 //!
-//! Read [`scenario`] first. What the demo does not know is how spillway starts: see [`Stage`].
+//! Read `scenario` first. What the demo does not know is how spillway starts: see [`Stage`].
 
 mod apiserver;
 mod clients;
