@@ -18,8 +18,9 @@ test: ## everything that CI checks; installs what it needs
 	@tests/run.sh
 
 .PHONY: cluster
-cluster: release ## a real control plane with 10 kubelets behind spillway, until Ctrl-C
-	@bin=$$(tests/cluster/build.sh); SPILLWAY_CLUSTER_BIN=$$bin SPILLWAY=$(abspath $(RELEASE)) $(CARGO) run --quiet --example cluster
+cluster: ## a real control plane with 10 kubelets behind spillway, until Ctrl-C
+	@$(CARGO) build --release --locked --bin spillway --example cluster
+	@SPILLWAY_CLUSTER_BIN=$$(tests/cluster/build.sh) $(dir $(RELEASE))examples/cluster
 
 .PHONY: bench
 bench: release ## decision, classification and end to end beside HAProxy, nghttpx and Envoy
