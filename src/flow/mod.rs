@@ -24,13 +24,18 @@
 mod arrive;
 mod ceiling;
 mod clients;
+mod control;
 mod decision;
 mod diagnosis;
 mod estimate;
+mod harm;
 mod key;
 mod lanes;
+mod levels;
 mod limit;
+mod median;
 mod pressure;
+mod probes;
 mod queue;
 mod random;
 mod rate;
@@ -44,6 +49,7 @@ mod snapshot;
 mod tick;
 mod tickets;
 mod window;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +58,8 @@ pub use ceiling::{Ceiling, CeilingSettings};
 pub use decision::{Arrival, Decision, End, Kind, Level, Outcome, Reason, Refusal, Ticket, Verdict};
 pub use diagnosis::{Cause, Diagnosis};
 pub use key::{Encoding, Key};
-pub use pressure::{BROWN, CALM, Probe, Probes};
+pub use pressure::{BROWN, CALM};
+pub use probes::{Probe, Probes};
 pub use recovery::State;
 pub use remembered::{Remembered, RememberedCall};
 pub use scheduler::Scheduler;

@@ -5,10 +5,13 @@
 use std::time::Duration;
 
 use super::clients::Clients;
+use super::control::Control;
 use super::decision::{End, Kind, Level, Outcome, Ticket, Verdict};
 use super::diagnosis::Diagnosis;
-use super::estimate::Estimates;
+use super::estimate::{Estimates, Sample};
+use super::key::Reach;
 use super::lanes::LaneState;
+use super::levels::LevelNumber;
 use super::limit::{Demand, Limit};
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
@@ -17,6 +20,7 @@ use super::remembered::Remembered;
 use super::seats::{Ledger, Need};
 use super::settings::Settings;
 use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
+use super::work::Work;
 use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
 
@@ -55,6 +59,8 @@ pub struct Scheduler {
     pub(super) estimates: Estimates,
     pub(super) pressure: Pressure,
     pub(super) limit: Limit,
+    pub(super) control: Control,
+    pub(super) work: Work,
     pub(super) recovery: Recovery,
     pub(super) random: Random,
     /// Admitted requests without a first byte, oldest first.
@@ -93,6 +99,8 @@ impl Scheduler {
             tickets: Tickets::new(settings.tickets),
             estimates: Estimates::new(),
             pressure: Pressure::new(),
+            control: Control::new(),
+            work: Work::new(),
             recovery: Recovery::new(&limit, now),
             limit,
             random: Random::new(seed),
@@ -121,14 +129,13 @@ impl Scheduler {
     /// The apiserver's answer began. Call it for answers that the apiserver worked for, not for its own refusals
     /// (429, 503): they come quickly and would make it look well.
     pub fn first_byte(&mut self, now: Instant, ticket: Ticket, level: Level) {
-        let _ = level;
         let now = self.no_earlier(now);
         let Some(index) = self.tickets.resolve(ticket) else { return };
         if self.tickets[index].phase != Phase::Pending {
             return;
         }
         self.tickets.unlink(&mut self.pending, index, Chain::Time);
-        self.sample_first_byte(now, index);
+        self.sample_first_byte(now, index, level);
         match self.tickets[index].kind {
             Kind::Short => self.tickets[index].phase = Phase::Answering,
             Kind::Watch => {
@@ -161,10 +168,9 @@ impl Scheduler {
         let slot = &self.tickets[index];
         let has_answered = slot.phase != Phase::Waiting;
         if has_answered && slot.account == Account::Limited {
-            self.losses.ended += 1;
-            self.losses.lost += u32::from(outcome.end.is_loss());
+            self.losses.add(&outcome, slot.key.reach);
             if outcome.end == End::Success {
-                self.learn(now, index, outcome.bytes);
+                self.learn(now, index, &outcome);
             }
         }
         self.forget(now, index);
@@ -258,34 +264,47 @@ impl Scheduler {
         self.release(now, index);
     }
 
-    fn sample_first_byte(&mut self, now: Instant, index: u32) {
+    fn sample_first_byte(&mut self, now: Instant, index: u32, level: Level) {
         let slot = &mut self.tickets[index];
         if slot.account != Account::Limited {
             return;
         }
         let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
-        match self.estimates.place(&slot.key) {
-            Some(place) => self.estimates.sample(place, slot.key.shape, micros, self.ticks),
+        let level = Some(self.pressure.level(level));
+        if self.estimates.place(&slot.key).is_none() {
             // Not known yet: whether it may have a place is known when it ends well.
-            None => slot.unsampled = Some(micros),
+            slot.unsampled = Some((micros, level));
+            return;
         }
+        self.sample(index, micros, level);
+    }
+
+    /// A time to first byte goes to the window of its key and, from a protected lane, to its lane's.
+    pub(super) fn sample(&mut self, index: u32, micros: u32, level: Option<LevelNumber>) {
+        let slot = &self.tickets[index];
+        let place = self.estimates.place_or_shape(&slot.key);
+        let sample = Sample { shape: slot.key.shape, reach: slot.key.reach, level, micros };
+        self.estimates.sample(place, sample, self.ticks);
+        let baseline = self.estimates.baseline(place);
+        self.pressure.judge(slot.lane, sample, baseline, (&self.settings.objectives, self.ticks));
     }
 
     /// A request ended well: its size and, if it was not sampled yet, its time are learnt.
-    fn learn(&mut self, now: Instant, index: u32, bytes: u64) {
+    fn learn(&mut self, now: Instant, index: u32, outcome: &Outcome) {
         if self.tickets[index].phase == Phase::Pending {
-            self.sample_first_byte(now, index);
+            self.sample_first_byte(now, index, outcome.level);
         }
         let (kind, key, unsampled) = {
             let slot = &mut self.tickets[index];
             (slot.kind, slot.key, slot.unsampled.take())
         };
         // What a watch or session carried in its life is not what its start costs.
-        self.estimates.succeeded(&key, (kind == Kind::Short).then_some(bytes), self.ticks);
-        if let Some(micros) = unsampled {
-            let place = self.estimates.place_or_shape(&key);
-            self.estimates.sample(place, key.shape, micros, self.ticks);
+        self.estimates.succeeded(&key, (kind == Kind::Short).then_some(outcome.bytes), self.ticks);
+        if let Some((micros, level)) = unsampled {
+            self.sample(index, micros, level);
         }
+        let slot = &self.tickets[index];
+        self.work.done(slot.client, slot.work, slot.heavy && slot.key.reach == Reach::Consistent);
     }
 
     /// Removes a request from wherever it is.

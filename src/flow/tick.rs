@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::control::Moment;
 use super::decision::{Reason, Verdict};
 use super::limit::{Demand, Step};
-use super::pressure::{LEARN, Probes};
+use super::pressure::{Inputs, LEARN, Signal};
+use super::probes::Probes;
 use super::recovery::State;
 use super::scheduler::Scheduler;
 use super::seats::Need;
@@ -32,17 +34,17 @@ impl Scheduler {
         self.sample_overdue(now);
         let learn = self.is_calm(now);
         let losses = std::mem::take(&mut self.losses);
-        let signal = self.pressure.tick(
-            &mut self.estimates,
-            &self.settings.objectives,
-            probes.livez,
-            losses,
-            (self.ticks, learn),
-        );
+        let tolerance = self.control.tolerance();
+        let etcd_work = self.work.etcd_share();
+        let objectives = &self.settings.objectives;
+        let inputs = Inputs { objectives, probes, losses, etcd_work, tolerance, learn, tick: self.ticks };
+        let signal = self.pressure.tick(&mut self.estimates, &inputs);
         let (peak, light_peak) = self.ledger.take_peaks();
-        let demand = Demand { peak, light_peak, ..std::mem::take(&mut self.demand) };
+        let used = self.ledger.used();
+        let demand = Demand { peak, light_peak, used, ..std::mem::take(&mut self.demand) };
         let law = (demand, &mut self.random);
         let step = self.recovery.tick(now, signal, probes.livez, &mut self.limit, law);
+        self.test_controllability(signal, demand);
         self.cutting = step == Step::Cut;
         self.resize();
         for lane in &mut self.lanes {
@@ -148,6 +150,23 @@ impl Scheduler {
         self.recovery.state() == State::Normal && !self.cutting && !was_short && self.pressure.value() < LEARN
     }
 
+    /// Undoes a cut that lowered work and not pressure.
+    fn test_controllability(&mut self, signal: Signal, demand: Demand) {
+        let livez = self.pressure.livez_slowdown(&self.settings.objectives).unwrap_or(1.0);
+        let moment = Moment {
+            pressure: signal.pressure,
+            capacity: self.limit.capacity(),
+            used: f64::from(demand.used.0),
+            work: self.work.tick(),
+            livez: livez.into(),
+        };
+        let back = self.control.tick(&moment);
+        let is_cutting = matches!(self.recovery.state(), State::Normal | State::Brown);
+        if let Some(capacity) = back.filter(|_| is_cutting && self.settings.laws.controllability) {
+            self.limit.restore(capacity);
+        }
+    }
+
     fn resize(&mut self) {
         self.ledger.resize(self.limit.seats(), &self.settings.lanes, self.settings.heavy_percent);
     }
@@ -169,8 +188,7 @@ impl Scheduler {
             let slot = &self.tickets[index];
             let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
             if micros as f32 > self.settings.objectives.of(slot.key.shape) && slot.is_judged() {
-                let place = self.estimates.place_or_shape(&slot.key);
-                self.estimates.sample(place, slot.key.shape, micros, self.ticks);
+                self.sample(index, micros, None);
             }
             index = self.tickets.next(index, Chain::Time);
         }

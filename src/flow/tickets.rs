@@ -8,6 +8,7 @@
 
 use super::decision::{Kind, Ticket};
 use super::key::Key;
+use super::levels::LevelNumber;
 use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
 
@@ -79,8 +80,8 @@ pub(super) struct Slot {
     pub(super) since: Instant,
     /// When its wait ends.
     pub(super) deadline: Instant,
-    /// Upstream time to first byte in microseconds, when it was not sampled at once.
-    pub(super) unsampled: Option<u32>,
+    /// Upstream time to first byte in microseconds, and who served it, when it was not sampled at once.
+    pub(super) unsampled: Option<(u32, Option<LevelNumber>)>,
 }
 
 /// A slot and what the slab itself keeps of it.
