@@ -8,11 +8,13 @@
 use std::time::Duration;
 
 use super::decision::{Arrival, Decision, Kind, Reason, Refusal};
+use super::estimate::Estimate;
 use super::lanes::Patience;
 use super::memory;
 use super::queue::kind_of;
 use super::recovery::State;
-use super::retry::Retry;
+use super::retry::{Retry, Told};
+use super::returns::{Coming, Returns};
 use super::scheduler::Scheduler;
 use super::seats::{HEAVY_SEATS, Need};
 use super::tickets::{Account, Chain, Phase, Slot};
@@ -27,35 +29,44 @@ impl Scheduler {
     pub fn arrive(&mut self, now: Instant, arrival: &Arrival) -> Decision {
         let now = self.no_earlier(now);
         self.expire(now);
+        let mut slot = self.slot(now, arrival);
         let entered = if self.tickets.is_full() {
             Err(Refused(Reason::GlobalLimit, None))
-        } else if arrival.exempt {
-            self.enter_exempt(now, arrival)
-        } else if arrival.lane == Lane::BreakGlass {
-            self.enter_break_glass(now, arrival)
         } else {
-            self.enter(now, arrival)
+            match slot.account {
+                Account::Exempt => self.enter_exempt(slot.clone()),
+                Account::BreakGlass => self.enter_break_glass(slot.clone()),
+                Account::Limited => {
+                    if is_watched(&slot) {
+                        slot.coming = self.returns.arrived(now, slot.flow, slot.key.exact);
+                    }
+                    self.enter(now, slot.clone())
+                }
+            }
         };
         entered.unwrap_or_else(|Refused(reason, wait)| {
-            Decision::Shed(self.refuse(now, arrival.lane, arrival.flow, reason, wait))
+            let mut refusal = self.refuse(now, &slot, reason, wait);
+            if let Coming::Early(level) = slot.coming {
+                refusal.hold = self.returns.hold(level, &self.settings.hold);
+            }
+            Decision::Shed(refusal)
         })
     }
 
-    fn enter_exempt(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
+    fn enter_exempt(&mut self, slot: Slot) -> Result<Decision, Refused> {
         if self.exempt >= self.settings.exempt_requests {
             return Err(Refused(Reason::GlobalLimit, None));
         }
         self.exempt += 1;
-        Ok(self.admit_outside(Slot { seats: Seats::ZERO, ..Slot::new(arrival, Account::Exempt, now) }))
+        Ok(self.admit_outside(slot))
     }
 
-    fn enter_break_glass(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
-        let seats = self.estimates.estimate(&arrival.key).seats;
-        if self.break_glass + seats > self.settings.break_glass_seats {
+    fn enter_break_glass(&mut self, slot: Slot) -> Result<Decision, Refused> {
+        if self.break_glass + slot.seats > self.settings.break_glass_seats {
             return Err(Refused(Reason::LaneConcurrency, None));
         }
-        self.break_glass += seats;
-        Ok(self.admit_outside(Slot { seats, ..Slot::new(arrival, Account::BreakGlass, now) }))
+        self.break_glass += slot.seats;
+        Ok(self.admit_outside(slot))
     }
 
     fn admit_outside(&mut self, slot: Slot) -> Decision {
@@ -67,20 +78,18 @@ impl Scheduler {
         Decision::Admit(ticket)
     }
 
-    fn enter(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
-        let lane = arrival.lane;
+    fn enter(&mut self, now: Instant, slot: Slot) -> Result<Decision, Refused> {
+        let lane = slot.lane;
         if !self.recovery.is_open(lane, &self.limit, now) {
             return Err(Refused(self.shortage(), None));
         }
         if let Some(rates) = &mut self.lanes[lane.index()].rates {
-            rates.check(arrival.flow, now).map_err(|wait| Refused(Reason::IdentityRate, Some(wait)))?;
+            rates.check(slot.flow, now).map_err(|wait| Refused(Reason::IdentityRate, Some(wait)))?;
         }
-        let live = self.lanes[lane.index()].live(arrival.kind);
-        let long_running = (lane, arrival.flow, arrival.kind);
+        let live = self.lanes[lane.index()].live(slot.kind);
         self.watches
-            .may_live(&self.settings, long_running, live)
+            .may_live(&self.settings, (lane, slot.flow, slot.kind), live)
             .map_err(|(reason, wait)| Refused(reason, wait))?;
-        let slot = self.slot(now, arrival);
         if slot.heavy {
             // A pause may have ended since anybody looked: whoever waits was first.
             self.dispatch(now);
@@ -98,19 +107,26 @@ impl Scheduler {
             self.demand.light_unmet = true;
         }
         self.short_of_seats = Some(now);
+        if matches!(slot.coming, Coming::Early(level) if Returns::is_penalised(level)) {
+            self.returns.penalised += 1;
+            return Err(Refused(Reason::EarlyReturn, None));
+        }
         self.wait(now, slot)
     }
 
     /// The request with its estimate.
     fn slot(&self, now: Instant, arrival: &Arrival) -> Slot {
-        let (seats, work) = match arrival.kind {
+        if arrival.exempt {
+            return Slot { seats: Seats::ZERO, ..Slot::new(arrival, Account::Exempt, now) };
+        }
+        let Estimate { seats, work } = match arrival.kind {
             // The apiserver only sets up a session; what it carries costs bytes, not seats.
-            Kind::Streaming => (Seats::ONE, SeatSeconds::ZERO),
-            Kind::Short | Kind::Watch => {
-                let estimate = self.estimates.estimate(&arrival.key);
-                (estimate.seats, estimate.work)
-            }
+            Kind::Streaming => Estimate { seats: Seats::ONE, work: SeatSeconds::ZERO },
+            Kind::Short | Kind::Watch => self.estimates.estimate(&arrival.key),
         };
+        if arrival.lane == Lane::BreakGlass {
+            return Slot { seats, ..Slot::new(arrival, Account::BreakGlass, now) };
+        }
         let bytes = match arrival.kind {
             Kind::Streaming => 0,
             Kind::Short | Kind::Watch => memory::expected(&self.estimates, &arrival.key),
@@ -133,7 +149,7 @@ impl Scheduler {
         if patience.wait.is_zero() || patience.room == 0 {
             return Err(Refused(self.fits(&slot, now).err().unwrap_or(self.shortage()), None));
         }
-        if !self.lanes[lane.index()].has_room(patience, slot.heavy, slot.kind_turn) {
+        if !self.lanes[lane.index()].has_room(patience, (slot.heavy, slot.kind_turn), slot.coming) {
             return Err(Refused(self.full(lane), None));
         }
         self.may_start(now, &slot)?;
@@ -182,20 +198,29 @@ impl Scheduler {
     pub(super) fn refuse(
         &mut self,
         now: Instant,
-        lane: Lane,
-        flow: u64,
+        slot: &Slot,
         reason: Reason,
         wait: Option<Duration>,
     ) -> Refusal {
         if reason == Reason::OverloadLevel {
             self.short_of_seats = Some(now);
         }
-        let state = &mut self.lanes[lane.index()];
-        state.shed[reason.index()] += 1;
+        let told = match slot.coming {
+            _ if !self.recovery.is_open(slot.lane, &self.limit, now) => Told::Closed,
+            Coming::Early(_) => Told::Again,
+            Coming::Stranger => Told::New,
+            Coming::Kept => Told::InVain,
+        };
+        let lane = &mut self.lanes[slot.lane.index()];
+        lane.shed[reason.index()] += 1;
         let retry_after_seconds = match wait {
             Some(wait) => Retry::refused_for(wait, &mut self.random),
-            None => state.retry.refused(flow, &mut self.random),
+            None => lane.retry.refused(slot.heavy, told, &mut self.random),
         };
+        if is_watched(slot) {
+            let after = Duration::from_secs(retry_after_seconds.into());
+            self.returns.told(now, (slot.flow, slot.key.exact), after);
+        }
         Refusal::now(reason, retry_after_seconds)
     }
 
@@ -242,5 +267,15 @@ impl Scheduler {
         // At least the floor: a lone operator keeps the lane's eight seats while everything else is cut.
         let cap = (share.ceiling * self.settings.client_percent).div_ceil(100).max(share.floor);
         client.seats + slot.seats.0 > cap
+    }
+}
+
+/// Whether its client's appointments are kept. Leases, controllers and people are told a second or two, and never wait
+/// longer than that for having come early.
+fn is_watched(slot: &Slot) -> bool {
+    match slot.lane {
+        Lane::BreakGlass | Lane::NodeHealth | Lane::ControlPlane | Lane::Operators => false,
+        Lane::Platform => slot.heavy,
+        Lane::Workload | Lane::Unknown | Lane::Telemetry => slot.account == Account::Limited,
     }
 }

@@ -44,6 +44,7 @@ mod rate;
 mod recovery;
 mod remembered;
 mod retry;
+mod returns;
 mod scheduler;
 mod seats;
 mod settings;

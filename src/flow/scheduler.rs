@@ -18,6 +18,7 @@ use super::pressure::{Losses, Pressure};
 use super::random::Random;
 use super::recovery::Recovery;
 use super::remembered::Remembered;
+use super::returns::Returns;
 use super::seats::{Ledger, Need};
 use super::settings::Settings;
 use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
@@ -62,6 +63,9 @@ pub struct Scheduler {
     pub(super) ledger: Ledger,
     pub(super) pace: Pace,
     pub(super) watches: Watches,
+    pub(super) returns: Returns,
+    /// When the last tick was.
+    pub(super) ticked: Instant,
     pub(super) lanes: [LaneState; Lane::COUNT],
     pub(super) clients: Clients,
     pub(super) tickets: Tickets,
@@ -105,6 +109,8 @@ impl Scheduler {
             ledger,
             pace: Pace::new(),
             watches: Watches::new(&settings.watches, now),
+            returns: Returns::new(),
+            ticked: now,
             lanes: Lane::ALL.map(|lane| LaneState::new(lane, &settings.lanes[lane.index()], now)),
             clients: Clients::new(),
             tickets: Tickets::new(settings.tickets),
@@ -223,6 +229,7 @@ impl Scheduler {
     /// A refusal that was kept back has been told, or its client went away.
     pub fn released(&mut self, now: Instant) {
         let _ = self.no_earlier(now);
+        self.returns.released();
     }
 
     /// Moves the requests that must be reset now to the end of `into`. Each stays known until it is finished or
@@ -260,7 +267,7 @@ impl Scheduler {
         lane.admitted += 1;
         lane.begin(slot.kind);
         self.watches.begin(slot.lane, slot.flow, slot.kind);
-        lane.retry.admitted();
+        lane.retry.admitted(slot.heavy);
         self.tickets.push_back(&mut self.pending, index, Chain::Time);
     }
 
@@ -279,7 +286,7 @@ impl Scheduler {
                 self.clients.give_back(slot.lane, slot.client, seats);
                 let ran = now.since(slot.admitted);
                 if slot.heavy {
-                    self.pace.ran(now, ran);
+                    self.pace.ran(now, ran, seats);
                 }
                 if slot.charged > SeatSeconds::ZERO {
                     // A victim of congestion is not billed for it: time counts as it would have passed in calm.

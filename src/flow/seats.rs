@@ -76,6 +76,11 @@ impl Ledger {
         }
     }
 
+    /// How many seats heavy requests may fill when this lane asks.
+    pub(super) fn heavy_share(&self, lane: Lane) -> Seats {
+        Seats(self.shares[lane.index()].heavy)
+    }
+
     /// Recomputes the shares for the limit `seats`; what is in use stays.
     pub(super) fn resize(&mut self, seats: Seats, lanes: &[LaneSettings; Lane::COUNT], heavy_percent: u32) {
         for (share, lane) in self.shares.iter_mut().zip(lanes) {

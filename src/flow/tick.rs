@@ -13,7 +13,7 @@ use super::scheduler::Scheduler;
 use super::settings::Settings;
 use super::tickets::{Chain, NIL};
 use crate::policy::Lane;
-use crate::units::Instant;
+use crate::units::{Instant, Seats};
 
 /// How often [`Scheduler::tick`] wants to be called: four decisions a second detect a storm within one, and gather
 /// five samples a key from 20 requests a second. (Gradient2 decides once a second, Envoy every 100 ms: slow, noisy.)
@@ -49,10 +49,22 @@ impl Scheduler {
         self.pace.set_duty(self.limit.heavy_duty());
         self.cutting = step == Step::Cut;
         self.resize();
-        for lane in &mut self.lanes {
-            lane.retry.tick(now);
-        }
+        self.tick_retries(now);
         self.wake(now);
+    }
+
+    /// Each lane's book learns how fast it admits, and how fast it could: heavy requests at what their budget and pace
+    /// allow, less what the lanes above take of it.
+    fn tick_retries(&mut self, now: Instant) {
+        let passed = now.since(std::mem::replace(&mut self.ticked, now));
+        let mut above = 0.0;
+        for (lane, state) in Lane::ALL.into_iter().zip(&mut self.lanes) {
+            let could = self.pace.rate(self.ledger.heavy_share(lane));
+            if self.ledger.heavy() == Seats::ZERO && !state.has_heavy() && self.pace.is_open(now) {
+                state.retry.idles();
+            }
+            above += state.retry.tick(passed, (could - above).max(0.0));
+        }
     }
 
     /// The upstream part reports that the apiserver went away (no connection, not ready) or came back.
@@ -108,9 +120,10 @@ impl Scheduler {
                 if deadline > now {
                     break;
                 }
-                let (ticket, flow) = (self.tickets.ticket(index), self.tickets[index].flow);
+                let (ticket, slot) = (self.tickets.ticket(index), self.tickets[index].clone());
                 self.forget(now, index);
-                let refusal = self.refuse(now, lane, flow, Reason::QueueTimeout, None);
+                // It has waited already: nothing is gained by keeping its refusal back.
+                let refusal = self.refuse(now, &slot, Reason::QueueTimeout, None);
                 self.verdicts.push((ticket, Verdict::Shed(refusal)));
                 self.short_of_seats = Some(now);
             }
