@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use spillway::flow::{
-    Arrival, Decision, Encoding, End, Key, Kind, Outcome, Probe, Probes, Scheduler, Settings, TICK,
+    Arrival, Decision, Encoding, End, Key, Kind, Level, Outcome, Probe, Probes, Scheduler, Settings, TICK,
 };
 use spillway::policy::Lane;
 use spillway::request::{DecodedPath, RequestInfo};
 use spillway::units::{Instant, Seats};
 
-const DONE: Outcome = Outcome { end: End::Success, bytes: 2_000 };
+const DONE: Outcome = Outcome { end: End::Success, bytes: 2_000, level: Level(0) };
 
 /// Runs `with` on the key of a request line.
 fn key(path: &str, query: &str) -> Key {
@@ -55,7 +55,10 @@ fn warm(arrivals: &[Arrival]) -> (Scheduler, Instant) {
             pass(&mut scheduler, now, arrival);
         }
         now = now + TICK;
-        scheduler.tick(now, &Probes { livez: Probe::Answered(Duration::from_millis(round % 3 + 1)) });
+        scheduler.tick(
+            now,
+            &Probes { livez: Probe::Answered(Duration::from_millis(round % 3 + 1)), ..Probes::default() },
+        );
     }
     (scheduler, now)
 }
@@ -64,7 +67,7 @@ fn warm(arrivals: &[Arrival]) -> (Scheduler, Instant) {
 fn pass(scheduler: &mut Scheduler, now: Instant, arrival: &Arrival) {
     if let Decision::Admit(ticket) = scheduler.arrive(now, arrival) {
         let answered = now + Duration::from_millis(3);
-        scheduler.first_byte(answered, ticket);
+        scheduler.first_byte(answered, ticket, Level::default());
         scheduler.finish(answered, ticket, DONE);
     }
 }

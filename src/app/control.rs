@@ -177,7 +177,7 @@ impl Lookout {
     /// What the probe found since the tick before, in the scheduler's words.
     fn look(&mut self) -> Probes {
         let Some(reading) = self.prober.latest().filter(|reading| reading.at > self.seen) else {
-            return Probes { livez: Probe::Silent };
+            return Probes::default();
         };
         self.seen = reading.at;
         let livez = match reading.outcome {
@@ -191,7 +191,7 @@ impl Lookout {
             Probe::Answered(_) => self.gate.upstream_up(true),
             _ => {}
         }
-        Probes { livez }
+        Probes { livez, ..Probes::default() }
     }
 }
 

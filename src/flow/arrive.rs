@@ -161,7 +161,7 @@ impl Scheduler {
             Some(wait) => Retry::refused_for(wait, &mut self.random),
             None => state.retry.refused(flow, &mut self.random),
         };
-        Refusal { reason, retry_after_seconds }
+        Refusal::now(reason, retry_after_seconds)
     }
 
     /// Whether a request may take its seats now: its lane is open, they fit, and its client has not its part.

@@ -75,11 +75,11 @@ impl Ceiling {
         let full = kind != Kind::Short && self.long_running >= self.settings.long_running;
         if full || self.used + seats > self.settings.seats || self.tickets.is_full() {
             let retry_after_seconds = self.random.between(1, 3);
-            return self.shed(Refusal { reason: Reason::LaneConcurrency, retry_after_seconds });
+            return self.shed(Refusal::now(Reason::LaneConcurrency, retry_after_seconds));
         }
         if let Err(wait) = self.rate.check(NonZeroU32::new(seats.0).unwrap_or(NonZeroU32::MIN), now) {
             let retry_after_seconds = Retry::refused_for(wait, &mut self.random);
-            return self.shed(Refusal { reason: Reason::LaneRate, retry_after_seconds });
+            return self.shed(Refusal::now(Reason::LaneRate, retry_after_seconds));
         }
         self.admitted += 1;
         self.used += seats;

@@ -5,6 +5,7 @@
 //! audit and `explain`, so that a refusal means one thing wherever it is read.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::key::Key;
 use crate::policy::Lane;
@@ -73,18 +74,56 @@ pub struct Refusal {
     pub reason: Reason,
     /// When to come back, in whole seconds (client-go reads nothing finer), at least 1, jittered.
     pub retry_after_seconds: u32,
+    /// Keep the answer back this long: for clients that return before they were told to. Zero for all others.
+    /// The caller owes the scheduler a [`Scheduler::released`](super::Scheduler::released) for each that is not zero.
+    pub hold: Duration,
 }
 
-/// How a request ended, as far as the apiserver's health is concerned (the three outcomes of Netflix' limiter).
+impl Refusal {
+    /// A refusal that is told at once.
+    #[must_use]
+    pub const fn now(reason: Reason, retry_after_seconds: u32) -> Self {
+        Self { reason, retry_after_seconds, hold: Duration::ZERO }
+    }
+}
+
+/// How a request ended, as far as the apiserver's health is concerned (the three outcomes of Netflix' limiter, with
+/// the third told apart, because the apiserver's 429 alone has six meanings).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The apiserver answered: its time and bytes teach the estimate.
     Success,
     /// Says nothing about the apiserver: the client went away, or the answer is its own mistake.
     Ignored,
-    /// The apiserver did not cope: timeout, reset, connection failure, 429 of congestion.
+    /// The apiserver did not cope: reset, connection failure, 503 or 504.
     Dropped,
+    /// Nothing came within the time that a first byte may take.
+    TimedOut,
+    /// The apiserver refused for congestion: by one of its priority levels (then the level is known) or as a whole.
+    Congested,
+    /// The watch cache of the resource is being filled: nobody can be served from it yet.
+    Warming {
+        /// What the apiserver told the client to wait.
+        retry_after_seconds: u32,
+    },
+    /// The apiserver's cache lags behind the resourceVersion that was asked for: a hint at etcd, not at load.
+    Lagging,
+    /// The apiserver is shutting down.
+    Closing,
 }
+
+impl End {
+    /// Whether the apiserver did not cope with this request.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::Dropped | Self::TimedOut | Self::Congested)
+    }
+}
+
+/// The apiserver's priority level that served or refused a request: a hash of `X-Kubernetes-PF-PriorityLevel-UID`.
+/// Zero where the header is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Level(pub u64);
 
 /// The end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +132,8 @@ pub struct Outcome {
     pub end: End,
     /// Body bytes of the answer, as sent by the apiserver.
     pub bytes: u64,
+    /// Which of the apiserver's priority levels answered.
+    pub level: Level,
 }
 
 /// Why a request was refused: a closed set.
@@ -125,11 +166,21 @@ pub enum Reason {
     Unauthenticated = 11,
     /// This process is shutting down.
     Draining = 12,
+    /// The answers in flight, with this one, would take more of the apiserver's memory than it has to spare.
+    MemoryBudget = 13,
+    /// The identity or its lane has as many watches, or starts them as fast, as it may.
+    WatchQuota = 14,
+    /// The apiserver is still filling its cache of this resource.
+    ResourceWarming = 15,
+    /// The client came back before the time it was told, again and again.
+    EarlyReturn = 16,
+    /// It ran, and was reset because the apiserver was going under.
+    Cancelled = 17,
 }
 
 impl Reason {
     /// How many reasons there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 18;
 
     /// All reasons in the order of their indices.
     pub const ALL: [Self; Self::COUNT] = [
@@ -146,6 +197,11 @@ impl Reason {
         Self::Malformed,
         Self::Unauthenticated,
         Self::Draining,
+        Self::MemoryBudget,
+        Self::WatchQuota,
+        Self::ResourceWarming,
+        Self::EarlyReturn,
+        Self::Cancelled,
     ];
 
     /// Position in [`Reason::ALL`]: an index into per-reason counters.
@@ -178,6 +234,11 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::Unauthenticated => "unauthenticated",
             Self::Draining => "draining",
+            Self::MemoryBudget => "memory_budget",
+            Self::WatchQuota => "watch_quota",
+            Self::ResourceWarming => "resource_warming",
+            Self::EarlyReturn => "early_return",
+            Self::Cancelled => "cancelled",
         }
     }
 }

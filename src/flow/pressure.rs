@@ -62,8 +62,14 @@ pub enum Probe {
 /// The inputs of a tick that the scheduler cannot see itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Probes {
-    /// The probe of `/livez`, 4 a second on a connection of its own.
+    /// GET `/livez` without its etcd check, 4 a second on a connection of its own: process, CPU, garbage collection.
     pub livez: Probe,
+    /// GET of one small object from the watch cache (`resourceVersion=0`).
+    pub cached: Probe,
+    /// The same GET without a resourceVersion: it must ask etcd.
+    pub consistent: Probe,
+    /// What `/readyz` says; `None` where it has not been asked or did not answer.
+    pub ready: Option<bool>,
 }
 
 /// Ends of calls since the last tick.

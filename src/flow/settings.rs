@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::policy::{Lane, LaneSettings};
+use crate::policy::{Lane, LaneSettings, Rate};
 use crate::units::Seats;
 
 /// Everything that the [`Scheduler`](super::Scheduler) is configured with.
@@ -29,6 +29,85 @@ pub struct Settings {
     pub streams_per_lane: u32,
     /// How many requests, watches and sessions the scheduler knows at most.
     pub tickets: u32,
+    /// What answers in flight may take of the apiserver's memory.
+    pub memory: MemorySettings,
+    /// How many watches live, and how fast they start.
+    pub watches: WatchSettings,
+    /// How refusals of clients that do not wait are kept back.
+    pub hold: HoldSettings,
+    /// Which of the optional laws are in force.
+    pub laws: Laws,
+}
+
+/// The apiserver needs about five times the bytes of a LIST while it answers it, so bytes in flight are memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// Estimated bytes of answers in flight at most; one answer larger than this goes alone. 0: no bound.
+    pub response_bytes: u64,
+}
+
+/// Bounds of watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchSettings {
+    /// Live watches of one identity (on a node, for bound tokens) at most. 0: no bound.
+    pub per_flow: u32,
+    /// Live watches of one lane at most, indexed by [`Lane::index`]. 0: no bound.
+    pub per_lane: [u32; Lane::COUNT],
+    /// Watches that one lane may start a second, and at once, indexed by [`Lane::index`]. `None`: no bound.
+    pub starts: [Option<Rate>; Lane::COUNT],
+}
+
+/// Clients that ignore `Retry-After` get their refusal later: a held answer is the only brake they obey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldSettings {
+    /// The longest that a refusal is kept back. Zero: never.
+    pub longest: Duration,
+    /// Refusals kept back at a time: each holds a stream and some kilobytes of this process.
+    pub most: u32,
+}
+
+/// Laws that may be switched off, each for a reason of the operator's, and one by one in the simulator's ablations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Laws {
+    /// Undo a cut that lowered work but not latency.
+    pub controllability: bool,
+    /// A request far beyond its calm time keeps a tenth of its seats: it waits for others, it does not work.
+    pub seat_discount: bool,
+    /// In Red, reset the largest telemetry LISTs that still run.
+    pub cancel_worst: bool,
+    /// Shed telemetry by whole clients (hash of client and hour), not by single requests.
+    pub cohorts: bool,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        // 192 MiB of answers are about 1 GB in the apiserver: what a control-plane node of 4 GiB can spare.
+        Self { response_bytes: 192 << 20 }
+    }
+}
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        let mut starts = [None; Lane::COUNT];
+        // Reconnecting kubelets and controllers must not wait; agents can (facts: 100, 50 and 10 a second).
+        starts[Lane::Workload.index()] = Some(Rate { per_second: 100, burst: 400 });
+        starts[Lane::Unknown.index()] = Some(Rate { per_second: 50, burst: 200 });
+        starts[Lane::Telemetry.index()] = Some(Rate { per_second: 10, burst: 50 });
+        // One controller watches some hundred kinds; 1,000 of one identity on one node is a leak.
+        Self { per_flow: 1_000, per_lane: [0; Lane::COUNT], starts }
+    }
+}
+
+impl Default for HoldSettings {
+    fn default() -> Self {
+        Self { longest: Duration::from_secs(3), most: 1_000 }
+    }
+}
+
+impl Default for Laws {
+    fn default() -> Self {
+        Self { controllability: true, seat_discount: true, cancel_worst: true, cohorts: true }
+    }
 }
 
 /// Bounds of the limit L, in seats.
@@ -86,6 +165,10 @@ impl Default for Settings {
             streams_per_lane: 512,
             // 200,000 watches is a 5,000-node cluster on one apiserver; a slot takes about 150 bytes.
             tickets: 262_144,
+            memory: MemorySettings::default(),
+            watches: WatchSettings::default(),
+            hold: HoldSettings::default(),
+            laws: Laws::default(),
         }
     }
 }

@@ -14,7 +14,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
 use crate::flow::{
-    Arrival, Decision, End, Outcome, Probes, Reason, Refusal, Scheduler, Snapshot, TICK, Ticket, Verdict,
+    Arrival, Decision, End, Level, Outcome, Probes, Reason, Refusal, Scheduler, Snapshot, TICK, Ticket,
+    Verdict,
 };
 use crate::units::Instant;
 
@@ -86,7 +87,7 @@ impl Gate {
                 Err(refusal)
             }
             // The sender lives in the table until the verdict is sent or the permit is dropped.
-            Err(_) => Err(Refusal { reason: Reason::Draining, retry_after_seconds: 1 }),
+            Err(_) => Err(Refusal::now(Reason::Draining, 1)),
         }
     }
 
@@ -179,7 +180,7 @@ impl Permit {
     /// The apiserver's head has arrived.
     pub fn first_byte(&self, now: Instant) {
         if let Some(ticket) = self.ticket {
-            self.gate.with(|scheduler| scheduler.first_byte(now, ticket));
+            self.gate.with(|scheduler| scheduler.first_byte(now, ticket, Level::default()));
         }
     }
 
@@ -193,7 +194,9 @@ impl Permit {
     /// The answer is complete.
     pub fn finish(mut self, end: End, bytes: u64) {
         if let Some(ticket) = self.ticket.take() {
-            self.gate.with(|scheduler| scheduler.finish(clock::now(), ticket, Outcome { end, bytes }));
+            self.gate.with(|scheduler| {
+                scheduler.finish(clock::now(), ticket, Outcome { end, bytes, level: Level::default() })
+            });
         }
     }
 }

@@ -64,7 +64,7 @@ impl Reserve {
             // A ceiling has no queue; should it ever grow one, refusing is the answer that loses nothing.
             Decision::Wait(ticket) => {
                 self.0.lock().finish(ticket);
-                Err(Refusal { reason: Reason::LaneConcurrency, retry_after_seconds: 1 })
+                Err(Refusal::now(Reason::LaneConcurrency, 1))
             }
         }
     }

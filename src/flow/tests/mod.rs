@@ -8,7 +8,7 @@ mod world;
 use std::time::Duration;
 
 use crate::flow::{
-    Arrival, Decision, Encoding, End, Key, Kind, Outcome, Reason, Refusal, Scheduler, Ticket, Verdict,
+    Arrival, Decision, Encoding, End, Key, Kind, Level, Outcome, Reason, Refusal, Scheduler, Ticket, Verdict,
 };
 use crate::policy::Lane;
 use crate::request::{DecodedPath, RequestInfo};
@@ -44,7 +44,7 @@ fn at(millis: u64) -> Instant {
     Instant::ORIGIN + Duration::from_millis(millis)
 }
 
-const DONE: Outcome = Outcome { end: End::Success, bytes: 1_000 };
+const DONE: Outcome = Outcome { end: End::Success, bytes: 1_000, level: Level(0) };
 
 trait DecisionExt {
     fn admitted(self) -> Ticket;

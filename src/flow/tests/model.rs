@@ -105,7 +105,7 @@ impl Run {
                 if let Some((index, ticket)) = self.pick(which)
                     && self.tickets[index].1 != (Known::Over)
                 {
-                    self.scheduler.first_byte(now, ticket);
+                    self.scheduler.first_byte(now, ticket, Level::default());
                 }
             }
             Step::BurstDone(which) => {
@@ -115,7 +115,11 @@ impl Run {
             }
             Step::Finish(which, end) => {
                 if let Some((index, ticket)) = self.pick(which) {
-                    self.scheduler.finish(now, ticket, Outcome { end, bytes: 70_000 * which as u64 });
+                    self.scheduler.finish(
+                        now,
+                        ticket,
+                        Outcome { end, bytes: 70_000 * which as u64, level: Level::default() },
+                    );
                     self.tickets[index].1 = Known::Over;
                 }
             }
@@ -129,7 +133,7 @@ impl Run {
                 self.now = now + Duration::from_millis(millis);
                 self.scheduler.wake(self.now);
             }
-            Step::Tick(livez) => self.scheduler.tick(now, &Probes { livez }),
+            Step::Tick(livez) => self.scheduler.tick(now, &Probes { livez, ..Probes::default() }),
             Step::Upstream(is_up) => self.scheduler.upstream_up(now, is_up),
             Step::Wait { lane, millis } => {
                 self.settings.lanes[lane].wait = Duration::from_millis(millis);

@@ -203,7 +203,7 @@ fn a_watch_holds_seats_for_its_first_burst_only() {
     let watch =
         Arrival { kind: Kind::Watch, ..arrival(Lane::Platform, 1, key("GET", "/api/v1/pods", "watch=1")) };
     let ticket = scheduler.arrive(at(0), &watch).admitted();
-    scheduler.first_byte(at(1), ticket);
+    scheduler.first_byte(at(1), ticket, Level::default());
     assert_eq!(scheduler.snapshot(at(1)).used, Seats(1));
     scheduler.burst_done(at(2), ticket);
     scheduler.burst_done(at(2), ticket);
@@ -219,7 +219,7 @@ fn a_burst_that_nobody_ends_is_ended_by_time() {
     let watch =
         Arrival { kind: Kind::Watch, ..arrival(Lane::Platform, 1, key("GET", "/api/v1/pods", "watch=1")) };
     let ticket = scheduler.arrive(at(0), &watch).admitted();
-    scheduler.first_byte(at(1), ticket);
+    scheduler.first_byte(at(1), ticket, Level::default());
     for tick in 1..=17 {
         scheduler.tick(at(250 * tick), &Probes::default());
     }
@@ -254,7 +254,7 @@ fn sessions_hold_one_seat_until_they_start_and_have_a_bound() {
     let exec = Arrival { kind: Kind::Streaming, ..arrival(Lane::Operators, 1, exec) };
     let tickets = [scheduler.arrive(at(0), &exec).admitted(), scheduler.arrive(at(0), &exec).admitted()];
     assert_eq!(scheduler.arrive(at(0), &exec).shed().reason, Reason::LaneConcurrency);
-    tickets.iter().for_each(|ticket| scheduler.first_byte(at(1), *ticket));
+    tickets.iter().for_each(|ticket| scheduler.first_byte(at(1), *ticket, Level::default()));
     let snapshot = scheduler.snapshot(at(1));
     assert_eq!((snapshot.used, snapshot.lane(Lane::Operators).streams), (Seats(0), 2));
     tickets.iter().for_each(|ticket| scheduler.finish(at(2), *ticket, DONE));
@@ -290,8 +290,12 @@ fn history_prices_a_call_and_its_siblings() {
     for round in 0..8 {
         for _ in 0..6 {
             let ticket = scheduler.arrive(at(round * 250), &arrival(Lane::Workload, 1, small)).admitted();
-            scheduler.first_byte(at(round * 250 + 5), ticket);
-            scheduler.finish(at(round * 250 + 5), ticket, Outcome { end: End::Success, bytes: 150_000 });
+            scheduler.first_byte(at(round * 250 + 5), ticket, Level::default());
+            scheduler.finish(
+                at(round * 250 + 5),
+                ticket,
+                Outcome { end: End::Success, bytes: 150_000, level: Level::default() },
+            );
         }
         scheduler.tick(at(round * 250 + 250), &Probes::default());
     }
@@ -302,7 +306,11 @@ fn history_prices_a_call_and_its_siblings() {
 
     // One LIST of 39 MB is enough to know that its siblings are large.
     let ticket = scheduler.arrive(at(3_000), &arrival(Lane::Workload, 1, cluster_list("pods"))).admitted();
-    scheduler.finish(at(3_300), ticket, Outcome { end: End::Success, bytes: 39_000_000 });
+    scheduler.finish(
+        at(3_300),
+        ticket,
+        Outcome { end: End::Success, bytes: 39_000_000, level: Level::default() },
+    );
     assert_eq!(seats(&scheduler, &cluster_list("pods")), Seats(16));
     assert_eq!(seats(&scheduler, &key("GET", "/api/v1/pods", "labelSelector=a%3Db")), Seats(16));
 }
@@ -326,7 +334,7 @@ fn two_lost_probes_brake_and_five_good_seconds_release() {
     let mut tick = |scheduler: &mut Scheduler, livez, ticks| {
         for _ in 0..ticks {
             now = now + TICK;
-            scheduler.tick(now, &Probes { livez });
+            scheduler.tick(now, &Probes { livez, ..Probes::default() });
         }
         (now, scheduler.snapshot(now))
     };
@@ -348,7 +356,8 @@ fn two_lost_probes_brake_and_five_good_seconds_release() {
 #[test]
 fn a_probe_that_takes_more_than_a_second_brakes_before_it_is_answered() {
     let mut scheduler = Scheduler::new(Settings::default(), 1, at(0));
-    scheduler.tick(at(250), &Probes { livez: Probe::Waiting(Duration::from_millis(1_001)) });
+    scheduler
+        .tick(at(250), &Probes { livez: Probe::Waiting(Duration::from_millis(1_001)), ..Probes::default() });
     assert_eq!(scheduler.snapshot(at(250)).state, State::Red);
 }
 
@@ -364,7 +373,8 @@ fn lanes_return_in_order_after_the_apiserver_was_away() {
     let mut opened = [None; Lane::COUNT];
     for tick in 0..200u64 {
         let now = at(1_000 + 250 * tick);
-        scheduler.tick(now, &Probes { livez: Probe::Answered(Duration::from_millis(2)) });
+        scheduler
+            .tick(now, &Probes { livez: Probe::Answered(Duration::from_millis(2)), ..Probes::default() });
         for (lane, is_open) in open(&scheduler, now).into_iter().enumerate() {
             if is_open && opened[lane].is_none() {
                 opened[lane] = Some(tick);
@@ -396,7 +406,7 @@ fn a_stale_ticket_is_harmless() {
     let stale = scheduler.arrive(at(0), &arrival(Lane::Platform, 1, object("pods"))).admitted();
     scheduler.cancel(at(0), stale);
     let fresh = scheduler.arrive(at(0), &arrival(Lane::Platform, 2, object("pods"))).admitted();
-    scheduler.first_byte(at(1), stale);
+    scheduler.first_byte(at(1), stale, Level::default());
     scheduler.burst_done(at(1), stale);
     scheduler.finish(at(1), stale, DONE);
     assert_eq!(scheduler.snapshot(at(1)).used, Seats(1));

@@ -166,7 +166,7 @@ impl World {
                     (Some(sent), _) => Probe::Waiting(self.now.since(sent)),
                     (None, probed) => probed,
                 };
-                self.scheduler.tick(self.now, &Probes { livez });
+                self.scheduler.tick(self.now, &Probes { livez, ..Probes::default() });
                 self.at(self.now + TICK, Event::Tick);
             }
             Event::Probe => {
@@ -210,9 +210,13 @@ impl World {
     fn answer(&mut self, job: usize) {
         let Job { client, ticket, arrived, forwarded, .. } = self.jobs[job];
         if let Some(ticket) = ticket {
-            self.scheduler.first_byte(self.now, ticket);
+            self.scheduler.first_byte(self.now, ticket, Level::default());
             let bytes = client.map_or(0, |client| self.clients[client].bytes);
-            self.scheduler.finish(self.now, ticket, Outcome { end: End::Success, bytes });
+            self.scheduler.finish(
+                self.now,
+                ticket,
+                Outcome { end: End::Success, bytes, level: Level::default() },
+            );
         } else {
             self.probe = None;
             self.probed = Probe::Answered(self.now.since(forwarded));
