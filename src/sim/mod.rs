@@ -4,6 +4,7 @@
 //! apiserver. The production scheduler takes part as itself (`spillway`). Equal seeds give equal traces.
 
 pub mod algorithm;
+mod book;
 pub mod guard;
 pub mod spillway;
 
