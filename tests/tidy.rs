@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("request", &["units"]),
     ("policy", &["request", "identity", "units"]),
     ("flow", &["policy", "request", "identity", "units"]),
+    ("sim", &["flow", "policy", "request", "identity", "units"]),
     ("clock", &["units"]),
     ("config", &["clock", "flow", "policy", "request", "identity", "units"]),
     ("telemetry", &["clock", "flow", "policy", "request", "identity", "units"]),
@@ -86,12 +87,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["app", "demo", "config", "telemetry", "policy", "flow", "request", "identity", "units", "clock"],
+        &[
+            "app",
+            "demo",
+            "sim",
+            "config",
+            "telemetry",
+            "policy",
+            "flow",
+            "request",
+            "identity",
+            "units",
+            "clock",
+        ],
     ),
 ];
 
 /// The pure core decides; it does not wait, log, count or read a clock.
-const PURE: &[&str] = &["units", "identity", "request", "policy", "flow"];
+const PURE: &[&str] = &["units", "identity", "request", "policy", "flow", "sim"];
 const IMPURE: &[&str] = &[
     "tokio",
     "hyper",
