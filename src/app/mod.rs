@@ -29,7 +29,7 @@ use crate::server::{
 use crate::telemetry::Metrics;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
-pub use self::settings::log_format;
+pub use self::settings::{flow as flow_settings, log_format};
 
 /// The proxy could not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]

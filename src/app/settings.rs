@@ -104,7 +104,9 @@ pub(super) fn upstream(proxy: &ProxyConfiguration) -> Result<upstream::Settings,
     Ok(settings)
 }
 
-pub(super) fn flow(policy: &TrafficPolicy) -> flow::Settings {
+/// The scheduler's settings under `policy`: what `run` starts with, and what `simulate` simulates.
+#[must_use]
+pub fn flow(policy: &TrafficPolicy) -> flow::Settings {
     let overload = &policy.overload;
     flow::Settings {
         lanes: policy.lanes,

@@ -65,7 +65,8 @@ impl Diagnostic {
 }
 
 /// The known word that `given` most likely was meant to be: at most a third of it mistyped.
-fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = given.to_lowercase();
     let distance = |word: &str| strsim::damerau_levenshtein(&lower, &word.to_lowercase());
     let near = known.into_iter().min_by_key(|word| distance(word))?;

@@ -26,7 +26,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
 pub use load::{API_VERSION, Document, DocumentKind, FileChecks, Loaded, default_policy, load, load_with};
 pub use proxy::*;
 pub use render::{Colour, human, json};

@@ -9,11 +9,11 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::guard::Id;
 
 /// What is known about requests, by name.
-pub type Book<T> = HashMap<Id, T, BuildHasherDefault<Spread>>;
+pub(super) type Book<T> = HashMap<Id, T, BuildHasherDefault<Spread>>;
 
 /// Multiplies by the golden ratio in 64 bits, which spreads consecutive numbers well.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Spread(u64);
+pub(super) struct Spread(u64);
 
 impl Hasher for Spread {
     fn finish(&self) -> u64 {

@@ -27,8 +27,6 @@ pub(super) struct Role {
     pub(super) levels: Vec<LevelName>,
     pub(super) retries: Retries,
     pub(super) reads: Option<f64>,
-    /// Renews a lease: what is measured of it is its renewals.
-    pub(super) kind: Kind,
 }
 
 /// Where policy puts one call of one client.
@@ -57,7 +55,7 @@ pub(super) struct Cast {
 }
 
 /// A request line that turns out not to be one for some client's number.
-pub type CastError = super::plan::NotARequest;
+pub(super) type CastError = super::plan::NotARequest;
 
 impl Cast {
     pub(super) fn of(scenario: &Scenario, policy: &Policy) -> Result<Self, CastError> {
@@ -107,7 +105,6 @@ impl Cast {
             levels,
             retries: retries(group),
             reads: group.reads.map(|size| size.0),
-            kind: group.kind,
         });
         Ok(())
     }

@@ -71,13 +71,20 @@ pub fn run_with(
     Ok(Run { outcome, seconds: world.measure.seconds })
 }
 
+/// A refusal was needed when harm came within this many seconds: an overload fills up before it hurts.
+const AHEAD_SECONDS: usize = 5;
+
 impl Run {
-    /// Adds `false_shed`: what was refused in seconds in which `shadow`, the same seed without shedding, had no call that
-    /// failed or came too late.
+    /// Adds `false_shed`: what was refused in seconds in which, and soon after which, `shadow`, the same seed without
+    /// shedding, had no call that failed or came too late.
     pub fn judge_sheds(&mut self, shadow: &Self) {
         let attempts: u64 = self.seconds.iter().map(|second| u64::from(second.attempts)).sum();
-        let needless = self.seconds.iter().zip(&shadow.seconds).filter(|(_, shadow)| shadow.bad == 0);
-        let shed: u64 = needless.map(|(second, _)| u64::from(second.shed)).sum();
+        let is_harmless = |from: usize| {
+            let seconds = shadow.seconds.get(from..).unwrap_or_default();
+            seconds.iter().take(AHEAD_SECONDS).all(|second| second.bad == 0)
+        };
+        let needless = self.seconds.iter().enumerate().filter(|(second, _)| is_harmless(*second));
+        let shed: u64 = needless.map(|(_, second)| u64::from(second.shed)).sum();
         if attempts > 0 {
             self.outcome.metrics.insert("false_shed".to_owned(), shed as f64 / attempts as f64);
         }
