@@ -92,6 +92,17 @@ impl Book {
     }
 }
 
+/// When a refused client may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// When its appointment comes.
+    Book,
+    /// When its own rate, or somebody else's state, allows it: then or later.
+    Rate(Duration),
+    /// When its turn comes, exactly then.
+    Turn(Duration),
+}
+
 /// How a refused client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
@@ -151,6 +162,12 @@ impl Retry {
     /// Seats for heavy requests idle, and nobody waits for them.
     pub(super) fn idles(&mut self) {
         self.0[1].book(BOOK_MORE);
+    }
+
+    /// A client's turn comes after `wait`.
+    pub(super) fn refused_until(wait: Duration, random: &mut Random) -> u32 {
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).min(HEADER_MAX_SECONDS) + 1;
+        random.between(seconds, seconds + 2)
     }
 
     /// `passed` is over, and the lane could admit `spare` heavy requests a second. Returns how many it did.

@@ -9,6 +9,7 @@ use super::limit::{Demand, Step};
 use super::pressure::{Inputs, LEARN, Signal};
 use super::probes::Probes;
 use super::recovery::State;
+use super::retry::After;
 use super::scheduler::Scheduler;
 use super::settings::Settings;
 use super::tickets::{Chain, NIL};
@@ -21,6 +22,9 @@ pub const TICK: Duration = Duration::from_millis(250);
 /// A watch whose first burst nobody ended gives its seats back after this long. One that begins with changes sends
 /// them from memory; one that begins with all objects may take as long as kube-apiserver gives a LIST.
 const BURST_MAX: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(60)];
+/// While the apiserver comes back, LISTs run one at a time and this part of the time: its caches fill beside them, and
+/// everybody who was connected wants one.
+const RAMP_DUTY: f64 = 0.7;
 /// Nothing is learnt as calm for this long after somebody was short of seats: two periods of `Retry-After`.
 const LEARN_AFTER: Duration = Duration::from_secs(4);
 /// Requests without an answer that one tick looks at; beyond them the picture is clear.
@@ -44,9 +48,13 @@ impl Scheduler {
         let used = self.ledger.used();
         let demand = Demand { peak, light_peak, used, ..std::mem::take(&mut self.demand) };
         let law = (demand, &mut self.random);
-        let step = self.recovery.tick(now, signal, probes.livez, &mut self.limit, law);
+        let step = self.recovery.tick(now, signal, (probes.livez, probes.ready), &mut self.limit, law);
         self.test_controllability(signal, demand);
-        self.pace.set_duty(self.limit.heavy_duty());
+        let duty = if self.recovery.is_ramping() { RAMP_DUTY } else { 1.0 };
+        self.pace.set_duty(self.limit.heavy_duty().min(duty));
+        self.cancel_the_worst(now);
+        self.warming.tick(now);
+        self.cohorts.tick(now);
         self.cutting = step == Step::Cut;
         self.resize();
         self.tick_retries(now);
@@ -123,7 +131,7 @@ impl Scheduler {
                 let (ticket, slot) = (self.tickets.ticket(index), self.tickets[index].clone());
                 self.forget(now, index);
                 // It has waited already: nothing is gained by keeping its refusal back.
-                let refusal = self.refuse(now, &slot, Reason::QueueTimeout, None);
+                let refusal = self.refuse(now, &slot, Reason::QueueTimeout, After::Book);
                 self.verdicts.push((ticket, Verdict::Shed(refusal)));
                 self.short_of_seats = Some(now);
             }
