@@ -120,7 +120,9 @@ impl Scheduler {
         }
         self.short_of_seats = Some(now);
         if works {
+            // Its turn is now, and fewer will share it in a moment: an appointment would fall into others' turn.
             self.cohorts.came(true);
+            return Err(Refused(self.shortage(), After::Turn(Duration::ZERO)));
         }
         if matches!(slot.coming, Coming::Early(level) if Returns::is_penalised(level)) {
             self.returns.penalised += 1;

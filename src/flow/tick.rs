@@ -54,7 +54,7 @@ impl Scheduler {
         self.pace.set_duty(self.limit.heavy_duty().min(duty));
         self.cancel_the_worst(now);
         self.warming.tick(now);
-        self.cohorts.tick(now);
+        self.cohorts.tick(now, self.ledger.has_spare(Lane::Telemetry, Seats::ZERO));
         self.cutting = step == Step::Cut;
         self.resize();
         self.tick_retries(now);

@@ -2,6 +2,7 @@
 
 mod heavy;
 mod model;
+mod returning;
 mod returns;
 mod rules;
 mod scenarios;

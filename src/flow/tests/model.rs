@@ -18,7 +18,8 @@ enum Step {
     Finish(usize, End),
     Cancel(usize),
     Pass(u64),
-    Tick(Probe),
+    Tick(Probe, Option<bool>),
+    Delivered(usize, u64),
     Upstream(bool),
     Wait { lane: usize, millis: u64 },
     Released,
@@ -26,7 +27,16 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let any = 0..4096usize;
-    let end = prop_oneof![Just(End::Success), Just(End::Ignored), Just(End::Dropped)];
+    let end = prop_oneof![
+        4 => Just(End::Success),
+        1 => Just(End::Ignored),
+        1 => Just(End::Dropped),
+        1 => Just(End::TimedOut),
+        1 => Just(End::Congested),
+        1 => Just(End::Lagging),
+        1 => Just(End::Closing),
+        1 => (0..40u32).prop_map(|retry_after_seconds| End::Warming { retry_after_seconds }),
+    ];
     let probe = prop_oneof![
         4 => (1..50u64).prop_map(|millis| Probe::Answered(Duration::from_millis(millis))),
         1 => Just(Probe::Lost),
@@ -39,9 +49,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any.clone().prop_map(Step::FirstByte),
         2 => any.clone().prop_map(Step::BurstDone),
         5 => (any.clone(), end).prop_map(|(which, end)| Step::Finish(which, end)),
-        2 => any.prop_map(Step::Cancel),
+        2 => any.clone().prop_map(Step::Cancel),
         4 => (0..400u64).prop_map(Step::Pass),
-        2 => probe.prop_map(Step::Tick),
+        2 => (probe, prop::option::of(prop::bool::ANY)).prop_map(|(probe, ready)| Step::Tick(probe, ready)),
+        1 => (any.clone(), 0..1_000_000u64).prop_map(|(which, bytes)| Step::Delivered(which, bytes)),
         1 => prop::bool::weighted(0.8).prop_map(Step::Upstream),
         1 => (0..Lane::COUNT, 0..3000u64).prop_map(|(lane, millis)| Step::Wait { lane, millis }),
         1 => Just(Step::Released),
@@ -151,7 +162,15 @@ impl Run {
                 self.now = now + Duration::from_millis(millis);
                 self.scheduler.wake(self.now);
             }
-            Step::Tick(livez) => self.scheduler.tick(now, &Probes { livez, ..Probes::default() }),
+            Step::Tick(livez, ready) => {
+                self.scheduler.tick(now, &Probes { livez, ready, ..Probes::default() });
+                self.take_resets();
+            }
+            Step::Delivered(which, bytes) => {
+                if let Some((_, ticket)) = self.pick(which) {
+                    self.scheduler.delivered(now, ticket, bytes);
+                }
+            }
             Step::Upstream(is_up) => self.scheduler.upstream_up(now, is_up),
             Step::Wait { lane, millis } => {
                 self.settings.lanes[lane].wait = Duration::from_millis(millis);
@@ -188,6 +207,19 @@ impl Run {
                 assert!(refusal.hold <= self.settings.hold.longest);
                 self.held += u32::from(!refusal.hold.is_zero());
             }
+        }
+    }
+
+    /// Only what runs is reset, and each only once.
+    fn take_resets(&mut self) {
+        let mut resets = Vec::new();
+        self.scheduler.take_resets(&mut resets);
+        for ticket in resets {
+            writeln!(self.trace, "{:?} reset {ticket:?}", self.now).unwrap();
+            let known = self.tickets.iter_mut().find(|(known, _)| *known == ticket).unwrap();
+            assert_eq!(known.1, Known::Admitted);
+            known.1 = Known::Over;
+            self.scheduler.cancel(self.now, ticket);
         }
     }
 
@@ -261,6 +293,7 @@ impl Run {
         assert!(self.scheduler.clients.is_empty());
         assert_eq!(self.scheduler.pending.len, 0);
         assert_eq!(self.scheduler.bursting.map(|ends| ends.len), [0, 0]);
+        assert_eq!(self.scheduler.expendable.len, 0);
         assert!(self.scheduler.watches.is_empty());
         assert_eq!(self.scheduler.ledger.memory.in_flight(), 0);
         self.trace

@@ -65,6 +65,8 @@ pub(super) struct World {
     pub(super) cores: f64,
     /// Added to every answer, without any work.
     pub(super) delay: Duration,
+    /// How long a client without a period thinks before its next call.
+    pub(super) think: Duration,
     /// Added to what asks etcd.
     pub(super) etcd_delay: Duration,
     /// Added to one key.
@@ -90,6 +92,7 @@ impl World {
             now,
             cores,
             delay: Duration::ZERO,
+            think: Duration::ZERO,
             etcd_delay: Duration::ZERO,
             key_delay: None,
             lane_delay: None,
@@ -266,7 +269,7 @@ impl World {
         self.tallies[client].answered.push(self.now.since(arrived));
         self.tallies[client].first.get_or_insert(self.now);
         if self.clients[client].period.is_zero() {
-            self.at(self.now, Event::Call(client));
+            self.at(self.now + self.think, Event::Call(client));
         }
     }
 
