@@ -200,7 +200,7 @@ pub(super) fn list(out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {:24} {about}", built_in.name)?;
     }
     writeln!(out, "\nAlgorithms:")?;
-    for line in algorithm::NAMES.chunks(6) {
+    for line in algorithm::names().collect::<Vec<_>>().chunks(6) {
         writeln!(out, "  {}", line.join(", "))?;
     }
     writeln!(out, "\nMetrics, of the storm unless said otherwise (+ more is better, - less is better):")?;

@@ -12,8 +12,10 @@
 
 use std::time::Duration;
 
-use super::key::{Key, Shape};
-use super::window::Window;
+use super::key::{Key, Reach, Shape};
+use super::levels::LevelNumber;
+use super::median::Rounded;
+use super::window::{Reading, Window};
 use crate::units::{SeatSeconds, Seats};
 
 /// Keys and families remembered: a cluster with 100 CRDs and five ways to read each uses half of it.
@@ -65,17 +67,31 @@ struct Entry {
     used: u32,
 }
 
-/// The recent times of a place and what they said when they were last read.
-#[derive(Clone, Debug)]
-pub(super) struct Recent {
+/// One call's time to first byte and where it was spent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
     pub(super) shape: Shape,
-    pub(super) window: Window,
+    pub(super) reach: Reach,
+    /// The priority level that served it, where the apiserver has said.
+    pub(super) level: Option<LevelNumber>,
+    pub(super) micros: u32,
+}
+
+/// The recent times of a place and what they said when they were last read: one line of the processor's cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(super) struct Recent {
+    window: Window,
+    /// The tick of the last reading; it counts while `weight` is not 0.
+    read: u32,
+    /// Root of the samples that were read.
+    pub(super) weight: f32,
     /// Times slower than calm at `read`, bounded by the objective; and not bounded.
-    pub(super) slowdown: f64,
-    pub(super) ratio: f64,
-    pub(super) weight: f64,
-    /// The tick of the last reading.
-    pub(super) read: Option<u32>,
+    pub(super) slowdown: Rounded,
+    pub(super) ratio: Rounded,
+    pub(super) shape: Shape,
+    pub(super) reach: Reach,
+    pub(super) level: LevelNumber,
     active: bool,
 }
 
@@ -92,12 +108,14 @@ impl Estimates {
     pub(super) fn new() -> Self {
         let places = SLOTS + Shape::COUNT;
         let recent = Recent {
-            shape: Shape::Object,
             window: Window::default(),
-            slowdown: 1.0,
-            ratio: 1.0,
+            read: 0,
             weight: 0.0,
-            read: None,
+            slowdown: Rounded::default(),
+            ratio: Rounded::default(),
+            shape: Shape::Object,
+            reach: Reach::Cached,
+            level: LevelNumber::default(),
             active: false,
         };
         Self {
@@ -120,6 +138,14 @@ impl Estimates {
         Estimate::of(seats, exact.baseline.max(family.baseline))
     }
 
+    /// The mean size of this call's answers, once it has a history, and the largest hint at it otherwise.
+    pub(super) fn sizes(&self, key: &Key) -> (Option<f32>, f32) {
+        let known = |tag| self.find(tag).map_or(Entry::default(), |place| self.entries[place]);
+        let exact = known(key.exact);
+        let own = (exact.calls >= HISTORY).then_some(exact.bytes);
+        (own, exact.bytes.max(known(key.family).bytes))
+    }
+
     /// Where the samples of this key go, if it has a place.
     pub(super) fn place(&self, key: &Key) -> Option<Place> {
         self.find(key.exact).and_then(|place| u16::try_from(place).ok()).map(Place)
@@ -131,13 +157,14 @@ impl Estimates {
     }
 
     /// Adds a time to first byte.
-    pub(super) fn sample(&mut self, place: Place, shape: Shape, micros: u32, tick: u32) {
-        if shape == Shape::Untimed {
+    pub(super) fn sample(&mut self, place: Place, sample: Sample, tick: u32) {
+        if sample.shape == Shape::Untimed {
             return;
         }
         let recent = &mut self.recent[place.0 as usize];
-        recent.shape = shape;
-        recent.window.add(micros, tick);
+        (recent.shape, recent.reach) = (sample.shape, sample.reach);
+        recent.level = sample.level.unwrap_or(recent.level);
+        recent.window.add(sample.micros, tick);
         if !recent.active {
             recent.active = true;
             self.active.push(place.0);
@@ -161,28 +188,43 @@ impl Estimates {
         is_new
     }
 
-    /// The places that a tick has to look at; pair with [`Estimates::retain`].
-    pub(super) fn active(&self) -> &[u16] {
-        &self.active
-    }
-
-    pub(super) fn recent(&mut self, place: u16) -> &mut Recent {
-        &mut self.recent[place as usize]
-    }
-
-    /// Forgets the places for which `keep` is false until their next sample.
-    pub(super) fn retain(&mut self, keep: impl Fn(&Recent) -> bool) {
-        let recent = &mut self.recent;
-        self.active.retain(|&place| {
-            let recent = &mut recent[place as usize];
-            recent.active = keep(recent);
-            recent.active
-        });
+    /// One pass over the places in use: `read` is told what a readable window says and answers with the calm time to
+    /// learn, if any; `each` sees every place whose last reading is fresher than `ticks`.
+    pub(super) fn pass(
+        &mut self,
+        (tick, ticks): (u32, u32),
+        mut read: impl FnMut(&mut Recent, Option<f32>, &Reading) -> Option<f32>,
+        mut each: impl FnMut(&Recent),
+    ) {
+        let mut kept = 0;
+        for position in 0..self.active.len() {
+            let place = self.active[position];
+            let recent = &mut self.recent[place as usize];
+            if let Some(reading) = recent.window.take(tick) {
+                let baseline = self.entries[place as usize].baseline;
+                recent.read = tick;
+                if let Some(calm) = read(recent, (baseline > 0.0).then_some(baseline), &reading) {
+                    self.teach(place, calm);
+                }
+            }
+            let recent = &mut self.recent[place as usize];
+            let is_fresh = recent.weight > 0.0 && tick.wrapping_sub(recent.read) < ticks;
+            if is_fresh {
+                each(recent);
+            }
+            if is_fresh || !recent.window.is_empty() {
+                self.active[kept] = place;
+                kept += 1;
+            } else {
+                (recent.active, recent.weight) = (false, 0.0);
+            }
+        }
+        self.active.truncate(kept);
     }
 
     /// Calm time to first byte in microseconds, once known.
-    pub(super) fn baseline(&self, place: u16) -> Option<f32> {
-        let baseline = self.entries[place as usize].baseline;
+    pub(super) fn baseline(&self, place: Place) -> Option<f32> {
+        let baseline = self.entries[place.0 as usize].baseline;
         (baseline > 0.0).then_some(baseline)
     }
 
@@ -264,10 +306,11 @@ mod tests {
             let key = object(&format!("kind{number}"));
             estimates.succeeded(&key, Some(1), 0);
             let place = estimates.place_or_shape(&key);
-            estimates.sample(place, key.shape, 1_000, 0);
+            let sample = Sample { shape: key.shape, reach: key.reach, level: None, micros: 1_000 };
+            estimates.sample(place, sample, 0);
         }
         assert_eq!(estimates.entries.len(), SLOTS + Shape::COUNT);
-        assert!(estimates.active().len() <= SLOTS + Shape::COUNT);
+        assert!(estimates.active.len() <= SLOTS + Shape::COUNT);
         // A key without a place is still priced, and its samples still count for its shape.
         let late = key("GET", "/api/v1/latecomers", "");
         let full = estimates.find(late.exact).is_none();
@@ -302,6 +345,9 @@ mod tests {
         estimates.succeeded(&cluster_list("pods"), Some(39_000_000), 0);
         let watch = key("GET", "/api/v1/pods", "watch=1&sendInitialEvents=true");
         assert_eq!(estimates.estimate(&watch).seats, Seats(16));
-        assert_eq!(estimates.estimate(&key("GET", "/api/v1/pods", "watch=1")).seats, Seats(1));
+        assert_eq!(
+            estimates.estimate(&key("GET", "/api/v1/pods", "watch=1&resourceVersion=7")).seats,
+            Seats(1)
+        );
     }
 }

@@ -43,6 +43,28 @@ impl Shape {
     pub(super) const COUNT: usize = 5;
 }
 
+/// What the apiserver must ask to answer a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Reach {
+    /// Nobody: it answers from its watch cache, or from itself.
+    #[default]
+    Cached = 0,
+    /// etcd, for the newest state.
+    Consistent = 1,
+    /// Admission webhooks, then etcd.
+    Write = 2,
+}
+
+impl Reach {
+    pub(super) const ALL: [Self; 3] = [Self::Cached, Self::Consistent, Self::Write];
+
+    /// Whether etcd has a part in it.
+    pub(super) fn is_etcd(self) -> bool {
+        self != Self::Cached
+    }
+}
+
 /// The kind of a call; cheap to copy, computed once a request.
 ///
 /// Two calls with the same key are expected to cost the same; a LIST with `limit` and `resourceVersion=0` shares its
@@ -54,6 +76,7 @@ pub struct Key {
     /// Resource, verb and scope only. A watch with initial events belongs to the family of its LIST.
     pub(super) family: u64,
     pub(super) shape: Shape,
+    pub(super) reach: Reach,
     /// Seats before anything is known: biased up for LISTs, because a first guess that is too low hurts others.
     pub(super) prior: u8,
     /// A LIST that asks for everything at once.
@@ -74,7 +97,9 @@ impl Key {
     #[must_use]
     pub fn of(request: &RequestInfo<'_>, encoding: Encoding) -> Self {
         let query = &request.query;
-        let initial_events = request.verb == Verb::Watch && query.send_initial_events;
+        // A watch without a resourceVersion, or with 0, begins with all existing objects, asked for or not.
+        let from_now = query.resource_version != ResourceVersion::Exact;
+        let initial_events = request.verb == Verb::Watch && (query.send_initial_events || from_now);
         let lists = request.verb == Verb::List || initial_events;
         // kube-apiserver serves resourceVersion=0 from its cache and ignores the limit there.
         let limit = match query.resource_version {
@@ -99,7 +124,8 @@ impl Key {
         } else {
             1
         };
-        Self { exact: exact.finish(), family: family.finish(), shape, prior, unpaged }
+        let reach = reach(request, scope);
+        Self { exact: exact.finish(), family: family.finish(), shape, reach, prior, unpaged }
     }
 }
 
@@ -107,6 +133,11 @@ impl Key {
     /// A LIST, or its like, over the whole cluster.
     pub(super) fn is_cluster_list(&self) -> bool {
         self.shape == Shape::ClusterList
+    }
+
+    /// A LIST, or its like, of more than one object.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.shape, Shape::NamespaceList | Shape::ClusterList)
     }
 }
 
@@ -132,6 +163,19 @@ fn shape(request: &RequestInfo<'_>, lists: bool, scope: Scope) -> Shape {
         (_, Scope::Namespace) if lists => Shape::NamespaceList,
         (_, Scope::Cluster) if lists => Shape::ClusterList,
         _ => Shape::Object,
+    }
+}
+
+fn reach(request: &RequestInfo<'_>, scope: Scope) -> Reach {
+    match request.verb {
+        Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => Reach::Write,
+        // A watch starts from the cache, whatever version it names; documents are made by the process.
+        Verb::Watch | Verb::Proxy => Reach::Cached,
+        _ if scope == Scope::NonResource => Reach::Cached,
+        // Pages go on at the version of the first, which only etcd still has.
+        _ if request.query.continues => Reach::Consistent,
+        _ if request.query.resource_version == ResourceVersion::Unset => Reach::Consistent,
+        _ => Reach::Cached,
     }
 }
 

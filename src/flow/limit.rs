@@ -1,12 +1,21 @@
 //! How many seats may be in use now?
 //!
 //! One law a tick, on pressure P: far above calm the limit falls by a quarter, above it by up to an eighth, just
-//! above it is held, and in calm it grows by 4 % if somebody wanted more. Cuts are seven times faster than
+//! above it is held, and in calm it grows by 4 % if somebody wanted more. Cuts are several times faster than
 //! growth, which with the hold band keeps it from cycling (asymmetric gains as in AIMD; the +25 % buffer that Envoy
 //! had to add to its gradient is the hold band here). The cut is jittered, so that several proxies in front of one
 //! etcd do not move in step.
 //!
-//! Not here: the controllability test, pacing below one heavy request, tolerance. They get their place in `step`.
+//! Two things keep L still under a constant load, where AIMD would saw. A cut waits until what was let in before it has
+//! drained. And the height of the last cut is remembered: near it growth is a quarter as fast, beyond it
+//! it is free again (the plateau of CUBIC, with a band in place of the curve).
+//!
+//! **Trim**: a saturated process (its own probe says so) does the same work with three requests a core as with thirty,
+//! only the waiting differs. While somebody is refused anyway, the limit is trimmed to where calls take two to
+//! three times their calm time, harm or not: it costs no work and spares the protected lanes the queue.
+//!
+//! **Duty**: at its least L still lets one heavy request run after another. Where even that is too much, the limit
+//! goes on falling as the share of time in which heavy requests may run; in calm this share returns first.
 
 use super::pressure::{BROWN, CALM, Signal};
 use super::random::Random;
@@ -21,18 +30,35 @@ const STEEP_CUT: f64 = 0.25;
 const MILD_CUT: f64 = 0.12;
 /// Growth a tick: doubling in 4.5 s.
 const GROWTH: f64 = 0.04;
+/// Growth a tick near the height of the last cut.
+const GROWTH_NEAR: f64 = 0.01;
+/// What counts as near: this far below the height of the last cut, and this far above.
+const NEAR: (f64, f64) = (0.85, 1.1);
+/// Ticks for which the height of a cut is remembered: half a minute, servers change.
+const HEIGHT_TICKS: u32 = 120;
 /// Calm ticks before growth begins.
 const CALM_TICKS: u32 = 2;
 /// Share of the limit that must have been in use to make it grow: an unused limit proves nothing.
 const USED_SHARE: f64 = 0.6;
-/// Heavy requests make the limit grow only while calls take less than twice their calm time. Light ones need no
-/// such proof: they are cheap, and a constant delay would otherwise hold down a server that has room. But heavy
-/// ones that wait for each other gain nothing from more of them, and each one takes memory of the apiserver.
+/// Heavy requests make the limit grow only while calls take less than twice their calm time, light ones too where the
+/// process is saturated. Elsewhere light ones need no such proof: they are cheap, and a constant delay would otherwise
+/// hold down a server that has room. But heavy ones that wait for each other gain nothing from more of them, and
+/// each one takes memory of the apiserver.
 const ROOM: f64 = 2.0;
-/// A cut starts at no more than this many times the seats that were in use: unused head-room is not capacity.
+/// A saturated process is trimmed while calls take more than this many times their calm time.
+const QUEUE: f64 = 3.0;
+/// A steep cut starts at no more than this many times the seats that were in use: unused head-room is not capacity.
 const HEAD_ROOM: f64 = 2.0;
+/// A mild one takes at most this share of unused head-room with it: it may be noise.
+const MILD_HEAD_ROOM: f64 = 0.7;
+/// While more than this many times L is in use, the last cut has not had its effect.
+const DRAINED: f64 = 1.1;
 /// Jitter of a cut.
 const JITTER: f64 = 0.1;
+/// Heavy requests may always run a twentieth of the time: one whose turn it is must be served.
+const DUTY_MIN: f64 = 0.05;
+/// What duty gains a tick beside its 4 %, or a small one would take a minute to return.
+const DUTY_STEP: f64 = 0.005;
 
 /// What the law did in a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +78,8 @@ pub(super) struct Demand {
     pub(super) peak: Seats,
     /// The most seats that light requests used at once.
     pub(super) light_peak: Seats,
+    /// Seats in use at the end of the tick.
+    pub(super) used: Seats,
     /// Whether a light request waited or was refused for want of seats.
     pub(super) light_unmet: bool,
     /// Whether a heavy one did.
@@ -66,12 +94,22 @@ pub(super) struct Limit {
     /// Where L returns to by itself.
     start: f64,
     calm_ticks: u32,
+    /// Where the last cut began, and the ticks since.
+    height: Option<(f64, u32)>,
+    /// Share of the time in which heavy requests may run.
+    duty: f64,
 }
 
 impl Limit {
     pub(super) fn new(settings: &LimitSettings) -> Self {
-        let mut limit =
-            Self { value: f64::from(settings.start.0), bounds: (0.0, 0.0), start: 0.0, calm_ticks: 0 };
+        let mut limit = Self {
+            value: f64::from(settings.start.0),
+            bounds: (0.0, 0.0),
+            start: 0.0,
+            calm_ticks: 0,
+            height: None,
+            duty: 1.0,
+        };
         limit.rebound(settings);
         limit
     }
@@ -92,6 +130,16 @@ impl Limit {
         self.value
     }
 
+    /// The share of time in which heavy requests may run, above 0 and at most 1; below 1 only while L is at its least.
+    pub(super) fn heavy_duty(&self) -> f64 {
+        self.duty
+    }
+
+    /// What is let in: seats, and below one heavy request at a time its share of the time.
+    pub(super) fn capacity(&self) -> f64 {
+        self.value * self.duty
+    }
+
     pub(super) fn set(&mut self, value: f64) {
         self.value = value.clamp(self.bounds.0, self.bounds.1);
     }
@@ -101,35 +149,92 @@ impl Limit {
         self.calm_ticks = 0;
     }
 
+    /// Undoes a cut.
+    pub(super) fn restore(&mut self, capacity: f64) {
+        self.set(capacity);
+        self.duty = (capacity / self.value).clamp(DUTY_MIN, 1.0);
+        self.height = None;
+    }
+
     /// One tick of the law.
     pub(super) fn step(&mut self, signal: Signal, demand: Demand, random: &mut Random) -> Step {
-        let Signal { pressure, ratio } = signal;
-        if pressure < CALM {
+        self.height =
+            self.height.filter(|(_, age)| *age < HEIGHT_TICKS).map(|(height, age)| (height, age + 1));
+        let unmet = demand.light_unmet || demand.heavy_unmet;
+        // A ratio of QUEUE weighs as much as the pressure at which cuts begin.
+        let queue = if signal.saturated && unmet { BROWN * signal.ratio / QUEUE } else { 1.0 };
+        if signal.pressure < CALM {
             self.calm_ticks += 1;
-            return self.grow(ratio, demand);
+            return match self.trim(queue, demand, random) {
+                Some(step) => step,
+                None => self.grow(signal, demand),
+            };
         }
         self.calm_ticks = 0;
-        if pressure <= BROWN {
+        let pressure = signal.pressure.max(queue);
+        if pressure <= BROWN || pressure <= STEEP && !self.is_drained(demand) {
             return Step::Hold;
         }
-        let cut = if pressure > STEEP { STEEP_CUT } else { MILD_CUT * (pressure / BROWN - 1.0).min(1.0) };
-        let base = self.value.min(HEAD_ROOM * f64::from(demand.peak.0)).max(self.bounds.0);
-        self.set(base * (1.0 - cut * (1.0 + JITTER * random.signed_unit())));
+        self.cut(pressure, demand, random);
         Step::Cut
     }
 
-    fn grow(&mut self, ratio: f64, demand: Demand) -> Step {
+    fn cut(&mut self, pressure: f64, demand: Demand, random: &mut Random) {
+        let (cut, unused) = if pressure > STEEP {
+            (STEEP_CUT, 0.0)
+        } else {
+            (MILD_CUT * (pressure / BROWN - 1.0).min(1.0), MILD_HEAD_ROOM * self.value)
+        };
+        let factor = 1.0 - cut * (1.0 + JITTER * random.signed_unit());
+        if self.value <= self.bounds.0 {
+            self.duty = (self.duty * factor).max(DUTY_MIN);
+            return;
+        }
+        let base = self.value.min((HEAD_ROOM * f64::from(demand.peak.0)).max(unused)).max(self.bounds.0);
+        self.height = Some((base, 0));
+        self.set(base * factor);
+    }
+
+    /// Takes seats from the queue of a saturated process; `None` where there is nothing to take.
+    fn trim(&mut self, queue: f64, demand: Demand, random: &mut Random) -> Option<Step> {
+        if queue <= BROWN || self.value <= self.bounds.0 {
+            return None;
+        }
+        if !self.is_drained(demand) {
+            return Some(Step::Hold);
+        }
+        self.cut(queue, demand, random);
+        Some(Step::Cut)
+    }
+
+    /// Whether what was let in before the last cut is through.
+    fn is_drained(&self, demand: Demand) -> bool {
+        f64::from(demand.used.0) <= DRAINED * self.value + 1.0
+    }
+
+    fn grow(&mut self, signal: Signal, demand: Demand) -> Step {
         // Refusals count as demand: telemetry alone may fill no more than its own 60 %, and a limit that waits
         // for more than that would hold it down on a server with room.
         let is_used = |peak: Seats| f64::from(peak.0) > USED_SHARE * self.value;
-        let light = demand.light_unmet || is_used(demand.light_peak);
-        let heavy = demand.heavy_unmet || is_used(demand.peak);
+        let has_room = signal.ratio < ROOM;
+        let light = (demand.light_unmet || is_used(demand.light_peak)) && (has_room || !signal.saturated);
+        let heavy = (demand.heavy_unmet || is_used(demand.peak)) && has_room;
         // Below its start L returns without demand, or the first burst after a quiet storm's end would be refused.
-        let wanted = light || heavy && ratio < ROOM || self.value < self.start;
-        if self.calm_ticks < CALM_TICKS || !wanted {
+        let returns = self.value < self.start && !(signal.saturated && signal.ratio > ROOM);
+        if self.calm_ticks < CALM_TICKS {
             return Step::Hold;
         }
-        self.set(self.value + (self.value * GROWTH).max(1.0));
+        if self.duty < 1.0 {
+            self.duty = (self.duty * (1.0 + GROWTH) + DUTY_STEP).min(1.0);
+            return Step::Grow;
+        }
+        if !(light || heavy || returns) {
+            return Step::Hold;
+        }
+        let is_near =
+            self.height.is_some_and(|(height, _)| (NEAR.0 * height..NEAR.1 * height).contains(&self.value));
+        let (growth, least) = if is_near { (GROWTH_NEAR, 0.25) } else { (GROWTH, 1.0) };
+        self.set(self.value + (self.value * growth).max(least));
         Step::Grow
     }
 }
@@ -143,18 +248,18 @@ mod tests {
     }
 
     fn demand(peak: u32, light_unmet: bool) -> Demand {
-        Demand { peak: Seats(peak), light_peak: Seats(peak), light_unmet, heavy_unmet: false }
+        Demand { peak: Seats(peak), light_peak: Seats(peak), light_unmet, ..Demand::default() }
     }
 
     fn signal(pressure: f64) -> Signal {
-        Signal { pressure, ratio: pressure }
+        Signal { pressure, ratio: pressure, saturated: false, brake: false }
     }
 
     #[test]
     fn heavy_demand_needs_room_and_light_demand_does_not() {
         let (mut limit, mut random) = (limit(100), Random::new(1));
         let heavy = Demand { heavy_unmet: true, ..Demand::default() };
-        let mut step = |ratio, demand| limit.step(Signal { pressure: 1.0, ratio }, demand, &mut random);
+        let mut step = |ratio, demand| limit.step(Signal { ratio, ..signal(1.0) }, demand, &mut random);
         step(1.0, heavy);
         assert_eq!(step(1.0, heavy), Step::Grow);
         assert_eq!(
@@ -206,9 +311,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_forgets_head_room_that_nobody_used() {
+    fn a_steep_cut_forgets_head_room_that_nobody_used() {
         let (mut limit, mut random) = (limit(1000), Random::new(1));
-        limit.step(signal(2.0), demand(40, false), &mut random);
+        limit.step(signal(4.0), demand(40, false), &mut random);
         assert!(limit.seats() <= Seats(80), "{}", limit.seats());
     }
 
@@ -226,5 +331,58 @@ mod tests {
             growths += 1;
         }
         assert!(growths >= 7 * cuts, "{cuts} cuts, {growths} growths");
+    }
+
+    #[test]
+    fn a_cut_waits_until_the_one_before_has_drained() {
+        let (mut limit, mut random) = (limit(100), Random::new(1));
+        let full = Demand { used: Seats(200), ..demand(200, true) };
+        assert_eq!(limit.step(signal(2.0), full, &mut random), Step::Hold);
+        assert_eq!(limit.step(signal(2.0), Demand { used: Seats(100), ..full }, &mut random), Step::Cut);
+        assert_eq!(limit.step(signal(5.0), full, &mut random), Step::Cut, "unless it is urgent");
+    }
+
+    #[test]
+    fn growth_is_slow_near_the_last_cut_and_free_beyond_it() {
+        let (mut limit, mut random) = (limit(200), Random::new(1));
+        limit.step(signal(2.0), demand(200, true), &mut random);
+        let mut ticks = [0, 0];
+        while limit.value() < 300.0 {
+            limit.step(signal(1.0), demand(200, true), &mut random);
+            ticks[usize::from(limit.value() > 220.0)] += 1;
+        }
+        assert!(ticks[0] > 6 && ticks[1] < 10, "{ticks:?}");
+    }
+
+    #[test]
+    fn a_saturated_process_is_trimmed_to_its_queue_where_somebody_is_refused_anyway() {
+        let (mut limit, mut random) = (limit(100), Random::new(1));
+        let full = Signal { ratio: 10.0, saturated: true, ..signal(1.0) };
+        assert_eq!(limit.step(full, demand(100, false), &mut random), Step::Hold, "nobody is refused");
+        assert_eq!(limit.step(full, demand(100, true), &mut random), Step::Cut);
+        let delayed = Signal { saturated: false, ..full };
+        assert_eq!(limit.step(delayed, demand(100, true), &mut random), Step::Grow, "the process is well");
+        let busy = Signal { ratio: 2.5, ..full };
+        assert_eq!(
+            limit.step(busy, demand(100, true), &mut random),
+            Step::Hold,
+            "a full server is held there"
+        );
+    }
+
+    #[test]
+    fn below_the_least_limit_heavy_requests_pause_and_return_before_it_grows() {
+        let (mut limit, mut random) = (limit(10), Random::new(1));
+        (0..80).for_each(|_| _ = limit.step(signal(2.5), demand(10, true), &mut random));
+        assert_eq!((limit.seats(), limit.heavy_duty()), (Seats(10), DUTY_MIN));
+        let mut grown = 0;
+        while limit.heavy_duty() < 1.0 {
+            assert_eq!(limit.seats(), Seats(10));
+            limit.step(signal(1.0), demand(10, true), &mut random);
+            grown += 1;
+        }
+        assert!((20..80).contains(&grown), "{grown} ticks");
+        limit.step(signal(1.0), demand(10, true), &mut random);
+        assert!(limit.value() > 10.0);
     }
 }

@@ -10,7 +10,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::limit::{Demand, Limit, Step};
-use super::pressure::{BROWN, CALM, Probe, Signal};
+use super::pressure::{BROWN, CALM, Signal};
+use super::probes::Probe;
 use super::random::Random;
 use crate::policy::Lane;
 use crate::units::Instant;
@@ -147,7 +148,7 @@ impl Recovery {
         if self.state == State::Cold {
             return Step::Hold;
         }
-        let brake = self.brake(probe, now);
+        let brake = self.brake(probe, signal, now);
         let pressure = signal.pressure;
         self.calm_since = (pressure < CALM).then(|| self.calm_since.unwrap_or(now));
         if brake {
@@ -169,8 +170,8 @@ impl Recovery {
         }
     }
 
-    fn brake(&mut self, probe: Probe, now: Instant) -> bool {
-        let brake = match probe {
+    fn brake(&mut self, probe: Probe, signal: Signal, now: Instant) -> bool {
+        let probed = match probe {
             Probe::Silent => false,
             Probe::Waiting(time) => time > BRAKE_PROBE,
             Probe::Answered(time) => {
@@ -182,6 +183,7 @@ impl Recovery {
                 self.lost_in_row >= BRAKE_LOST
             }
         };
+        let brake = probed || signal.brake;
         // Silence after lost probes is not an answer.
         if brake || self.lost_in_row > 0 {
             self.unbraked_since = now;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::control::Moment;
 use super::decision::{Reason, Verdict};
+use super::lanes::LaneState;
 use super::limit::{Demand, Step};
-use super::pressure::{LEARN, Probes};
+use super::pressure::{Inputs, LEARN, Signal};
+use super::probes::Probes;
 use super::recovery::State;
 use super::scheduler::Scheduler;
-use super::seats::Need;
 use super::settings::Settings;
 use super::tickets::{Chain, NIL};
 use crate::policy::Lane;
@@ -16,8 +18,9 @@ use crate::units::Instant;
 /// How often [`Scheduler::tick`] wants to be called: four decisions a second detect a storm within one, and gather
 /// five samples a key from 20 requests a second. (Gradient2 decides once a second, Envoy every 100 ms: slow, noisy.)
 pub const TICK: Duration = Duration::from_millis(250);
-/// A watch whose first burst nobody ended gives its seats back after this long.
-const BURST_MAX: Duration = Duration::from_secs(4);
+/// A watch whose first burst nobody ended gives its seats back after this long. One that begins with changes sends
+/// them from memory; one that begins with all objects may take as long as kube-apiserver gives a LIST.
+const BURST_MAX: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(60)];
 /// Nothing is learnt as calm for this long after somebody was short of seats: two periods of `Retry-After`.
 const LEARN_AFTER: Duration = Duration::from_secs(4);
 /// Requests without an answer that one tick looks at; beyond them the picture is clear.
@@ -32,17 +35,18 @@ impl Scheduler {
         self.sample_overdue(now);
         let learn = self.is_calm(now);
         let losses = std::mem::take(&mut self.losses);
-        let signal = self.pressure.tick(
-            &mut self.estimates,
-            &self.settings.objectives,
-            probes.livez,
-            losses,
-            (self.ticks, learn),
-        );
+        let tolerance = self.control.tolerance();
+        let etcd_work = self.work.etcd_share();
+        let objectives = &self.settings.objectives;
+        let inputs = Inputs { objectives, probes, losses, etcd_work, tolerance, learn, tick: self.ticks };
+        let signal = self.pressure.tick(&mut self.estimates, &inputs);
         let (peak, light_peak) = self.ledger.take_peaks();
-        let demand = Demand { peak, light_peak, ..std::mem::take(&mut self.demand) };
+        let used = self.ledger.used();
+        let demand = Demand { peak, light_peak, used, ..std::mem::take(&mut self.demand) };
         let law = (demand, &mut self.random);
         let step = self.recovery.tick(now, signal, probes.livez, &mut self.limit, law);
+        self.test_controllability(signal, demand);
+        self.pace.set_duty(self.limit.heavy_duty());
         self.cutting = step == Step::Cut;
         self.resize();
         for lane in &mut self.lanes {
@@ -62,22 +66,30 @@ impl Scheduler {
     /// Takes new settings; what is in flight stays, bounds apply to what comes.
     pub fn reconfigure(&mut self, now: Instant, settings: Settings) {
         let now = self.no_earlier(now);
-        for ((lane, old), new) in self.lanes.iter_mut().zip(&self.settings.lanes).zip(&settings.lanes) {
-            lane.reconfigure(&mut self.tickets, (old, new), now);
+        let changes = self.lanes.iter_mut().zip(&self.settings.lanes).zip(&settings.lanes);
+        for (((lane, old), new), new_lane) in changes.zip(&Lane::ALL) {
+            lane.reconfigure(&mut self.tickets, (old, new), (*new_lane, now));
         }
+        self.watches.reconfigure((&self.settings.watches, &settings.watches), now);
+        self.ledger.memory.set_budget(settings.memory.response_bytes);
         self.limit.rebound(&settings.limit);
         self.settings = settings;
         self.resize();
         self.wake(now);
     }
 
-    /// When [`Scheduler::wake`] must be called at the latest: the first end of a wait. `None` while nobody waits.
+    /// When [`Scheduler::wake`] must be called at the latest: the first end of a wait, or of the pause between heavy
+    /// requests while one waits. `None` while nobody waits.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
         if self.waiting == 0 {
             return None;
         }
-        self.lanes.iter().filter_map(|lane| lane.oldest(&self.tickets)).map(|(_, deadline)| deadline).min()
+        let ends =
+            self.lanes.iter().filter_map(|lane| lane.oldest(&self.tickets)).map(|(_, deadline)| deadline);
+        let opens = self.pace.opens();
+        let pause = opens > self.latest && self.lanes.iter().any(LaneState::has_heavy);
+        ends.chain(pause.then_some(opens)).min()
     }
 
     /// Ends the waits that are over and lets go who can.
@@ -137,8 +149,8 @@ impl Scheduler {
         }
         [true, false].into_iter().find_map(|heavy| {
             let queues = self.lanes[lane.index()].queues(heavy);
-            let index = queues.next(|index| !self.is_capped(&self.tickets[index]))?;
-            self.ledger.fits(Need::of(&self.tickets[index]), true).then_some(index)
+            let index = queues.next(&self.tickets, |index| !self.is_capped(&self.tickets[index]))?;
+            self.fits(&self.tickets[index], now).is_ok().then_some(index)
         })
     }
 
@@ -148,13 +160,36 @@ impl Scheduler {
         self.recovery.state() == State::Normal && !self.cutting && !was_short && self.pressure.value() < LEARN
     }
 
+    /// Undoes a cut that lowered work and not pressure.
+    fn test_controllability(&mut self, signal: Signal, demand: Demand) {
+        let livez = self.pressure.livez_slowdown(&self.settings.objectives).unwrap_or(1.0);
+        let moment = Moment {
+            pressure: signal.pressure,
+            capacity: self.limit.capacity(),
+            used: f64::from(demand.used.0),
+            work: self.work.tick(),
+            livez: livez.into(),
+        };
+        let back = self.control.tick(&moment);
+        let is_cutting = matches!(self.recovery.state(), State::Normal | State::Brown);
+        if let Some(capacity) = back.filter(|_| is_cutting && self.settings.laws.controllability) {
+            self.limit.restore(capacity);
+        }
+    }
+
     fn resize(&mut self) {
         self.ledger.resize(self.limit.seats(), &self.settings.lanes, self.settings.heavy_percent);
     }
 
     fn end_old_bursts(&mut self, now: Instant) {
-        while self.bursting.first != NIL && now.since(self.tickets[self.bursting.first].since) >= BURST_MAX {
-            self.end_burst(now, self.bursting.first);
+        for (lists, longest) in BURST_MAX.into_iter().enumerate() {
+            loop {
+                let first = self.bursting[lists].first;
+                if first == NIL || now.since(self.tickets[first].since) < longest {
+                    break;
+                }
+                self.end_burst(now, first);
+            }
         }
     }
 
@@ -169,8 +204,7 @@ impl Scheduler {
             let slot = &self.tickets[index];
             let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
             if micros as f32 > self.settings.objectives.of(slot.key.shape) && slot.is_judged() {
-                let place = self.estimates.place_or_shape(&slot.key);
-                self.estimates.sample(place, slot.key.shape, micros, self.ticks);
+                self.sample(index, micros, None);
             }
             index = self.tickets.next(index, Chain::Time);
         }

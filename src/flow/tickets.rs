@@ -8,6 +8,7 @@
 
 use super::decision::{Kind, Ticket};
 use super::key::Key;
+use super::levels::LevelNumber;
 use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
 
@@ -71,16 +72,22 @@ pub(super) struct Slot {
     /// Seats that it holds or waits for.
     pub(super) seats: Seats,
     pub(super) heavy: bool,
+    /// Bytes of a large answer that it may be sending; 0 for all others.
+    pub(super) bytes: u64,
     /// Its queue inside the lane, and the work it was charged there; zero work means that it never waited.
     pub(super) queue: u8,
+    /// Whose turns it takes among the kinds of heavy calls.
+    pub(super) kind_turn: u8,
     pub(super) charged: SeatSeconds,
     pub(super) work: SeatSeconds,
+    /// When it was let in.
+    pub(super) admitted: Instant,
     /// When it began its phase `Waiting` or `Pending`, or its burst.
     pub(super) since: Instant,
     /// When its wait ends.
     pub(super) deadline: Instant,
-    /// Upstream time to first byte in microseconds, when it was not sampled at once.
-    pub(super) unsampled: Option<u32>,
+    /// Upstream time to first byte in microseconds, and who served it, when it was not sampled at once.
+    pub(super) unsampled: Option<(u32, Option<LevelNumber>)>,
 }
 
 /// A slot and what the slab itself keeps of it.
@@ -240,9 +247,12 @@ impl Slot {
             flow: arrival.flow,
             seats: Seats::ONE,
             heavy: false,
+            bytes: 0,
             queue: 0,
+            kind_turn: 0,
             charged: SeatSeconds::ZERO,
             work: SeatSeconds::ZERO,
+            admitted: now,
             since: now,
             deadline: now,
             unsampled: None,

@@ -1,8 +1,10 @@
 //! How long did this kind of call take lately?
 //!
-//! A window keeps the last [`KEPT`] times to first byte of one key. It is read once it holds [`ENOUGH`] samples, or
-//! once it is old and holds any, so that the signal works at 20 requests a second as well as at 20,000. Quantiles
-//! are exact over what is kept; no sketch is worth its bias at this size.
+//! A window keeps some times to first byte of one key, sorted as they come, so that a tick only picks the quantiles. It
+//! is read once it holds [`ENOUGH`] samples, or once it is old and holds any, so that the signal works at 20
+//! requests a second as well as at 20,000. When it is full it keeps every second of its values and from then on takes
+//! every second sample: all of a tick is represented, not only its end. Times are kept as the upper half of a
+//! float (within 0.4 %), which makes a window fit into one line of the processor's cache.
 
 /// Samples kept a window: enough for a steady median and a 90th percentile that is not just the maximum.
 const KEPT: usize = 16;
@@ -10,36 +12,64 @@ const KEPT: usize = 16;
 const ENOUGH: u32 = 5;
 /// Ticks (of 250 ms) after which a window is read with whatever it holds.
 const AGED_TICKS: u32 = 8;
+/// Most times a window halves itself: every 32,768th sample is still taken.
+const HALVINGS_MAX: u8 = 15;
 
-/// The recent times to first byte of one key, in microseconds.
-#[derive(Clone, Debug, Default)]
+/// The recent times to first byte of one key.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Window {
-    kept: [u32; KEPT],
-    count: u32,
+    /// Sorted; the upper halves of the floats of the microseconds, which sort like the floats.
+    kept: [u16; KEPT],
+    len: u8,
+    halvings: u8,
+    /// How many samples came, up to what fits.
+    count: u16,
     opened: u32,
 }
 
 /// What a window says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Reading {
     /// Half of the calls were faster, in microseconds.
-    pub(super) median: u32,
+    pub(super) median: f32,
     /// Nine of ten calls were faster, in microseconds; the slowest of fewer than ten.
-    pub(super) high: u32,
+    pub(super) high: f32,
     /// How many calls it was.
     pub(super) samples: u32,
 }
 
 impl Window {
-    /// Adds a sample at `tick`; true when it is the window's first.
-    pub(super) fn add(&mut self, micros: u32, tick: u32) -> bool {
-        let first = self.count == 0;
-        if first {
+    /// Adds a sample at `tick`.
+    pub(super) fn add(&mut self, micros: u32, tick: u32) {
+        if self.count == 0 {
             self.opened = tick;
         }
-        self.kept[self.count as usize % KEPT] = micros;
+        let turn = self.count;
         self.count = self.count.saturating_add(1);
-        first
+        if turn & ((1 << self.halvings) - 1) != 0 {
+            return;
+        }
+        if self.len as usize == KEPT {
+            self.halve();
+        }
+        // Half a step is added first: cut off floats would all be a little too small.
+        let value = (((micros.max(1) as f32).to_bits() + 0x8000) >> 16) as u16;
+        let mut at = self.len as usize;
+        while at > 0 && self.kept[at - 1] > value {
+            self.kept[at] = self.kept[at - 1];
+            at -= 1;
+        }
+        self.kept[at] = value;
+        self.len += 1;
+    }
+
+    /// Keeps every second value; the largest among them, for the slow end must not get lost.
+    fn halve(&mut self) {
+        for at in 0..KEPT / 2 {
+            self.kept[at] = self.kept[2 * at + 1];
+        }
+        self.len = (KEPT / 2) as u8;
+        self.halvings = (self.halvings + 1).min(HALVINGS_MAX);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -49,15 +79,14 @@ impl Window {
     /// Empties the window and says what it held, when that is enough.
     pub(super) fn take(&mut self, tick: u32) -> Option<Reading> {
         let aged = self.count > 0 && tick.wrapping_sub(self.opened) >= AGED_TICKS;
-        if self.count < ENOUGH && !aged {
+        if u32::from(self.count) < ENOUGH && !aged {
             return None;
         }
-        let samples = self.count;
-        let kept = &mut self.kept[..(samples as usize).min(KEPT)];
-        kept.sort_unstable();
-        let high = (kept.len() * 9).div_ceil(10) - 1;
-        let reading = Reading { median: kept[kept.len() / 2], high: kept[high], samples };
-        self.count = 0;
+        let len = self.len as usize;
+        let value = |at: usize| f32::from_bits(u32::from(self.kept[at]) << 16);
+        let high = (len * 9).div_ceil(10) - 1;
+        let reading = Reading { median: value(len / 2), high: value(high), samples: self.count.into() };
+        (self.len, self.halvings, self.count) = (0, 0, 0);
         Some(reading)
     }
 }
@@ -74,7 +103,7 @@ mod tests {
         }
         assert_eq!(window.take(1), None);
         window.add(6, 1);
-        assert_eq!(window.take(1), Some(Reading { median: 5, high: 900, samples: 5 }));
+        assert_eq!(window.take(1), Some(Reading { median: 5.0, high: 900.0, samples: 5 }));
         assert!(window.is_empty());
     }
 
@@ -83,16 +112,29 @@ mod tests {
         let mut window = Window::default();
         window.add(700, 10);
         assert_eq!(window.take(10 + AGED_TICKS - 1), None);
-        assert_eq!(window.take(10 + AGED_TICKS), Some(Reading { median: 700, high: 700, samples: 1 }));
+        assert_eq!(window.take(10 + AGED_TICKS), Some(Reading { median: 700.0, high: 700.0, samples: 1 }));
         assert_eq!(window.take(1000), None);
     }
 
     #[test]
-    fn only_the_latest_are_kept() {
+    fn a_full_window_stands_for_the_whole_tick() {
         let mut window = Window::default();
-        for micros in 0..100 {
+        for micros in 0..40_000u32 {
             window.add(micros, 0);
         }
-        assert_eq!(window.take(1), Some(Reading { median: 92, high: 98, samples: 100 }));
+        let reading = window.take(1).unwrap();
+        assert_eq!(reading.samples, 40_000);
+        assert!((15_000.0..25_000.0).contains(&reading.median), "{reading:?}");
+        assert!((30_000.0..40_000.0).contains(&reading.high), "{reading:?}");
+    }
+
+    #[test]
+    fn a_kept_time_is_within_half_a_percent() {
+        for micros in [1, 17, 999, 1_234, 250_000, 3_999_999, u32::MAX / 2] {
+            let mut window = Window::default();
+            window.add(micros, 0);
+            let reading = window.take(AGED_TICKS).unwrap();
+            assert!((reading.median / micros as f32 - 1.0).abs() < 0.005, "{micros}: {}", reading.median);
+        }
     }
 }

@@ -6,17 +6,22 @@ use super::guard::{Answer, Call, Ended, Guard, Id};
 use crate::flow::{Probes, Settings};
 use crate::units::Instant;
 
-/// Names of all algorithms, ours first, the control second, then the competitors.
-pub const NAMES: &[&str] = &["spillway", "none"];
+/// Names of the algorithms that are not competitors: ours, and the control.
+pub const OWN_NAMES: &[&str] = &["spillway", "none"];
+
+/// Names of all algorithms: ours first, the control second, then the competitors, the oracle last.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    OWN_NAMES.iter().chain(super::baseline::NAMES).copied()
+}
 
 /// The algorithm `name`, fresh, at the origin of time. `settings` are spillway's own; competitors take from it what
-/// they share (lanes), all else is theirs. `None`: there is no such algorithm.
+/// they share (lanes), all else is theirs. `name:2` is point 2 of a competitor's grid. `None`: there is no such algorithm.
 #[must_use]
 pub fn by_name(name: &str, settings: &Settings, seed: u64) -> Option<Box<dyn Guard>> {
     match name {
         "spillway" => Some(Box::new(super::spillway::Spillway::new(settings.clone(), seed))),
         "none" => Some(Box::new(Nobody)),
-        _ => None,
+        _ => super::baseline::by_name(name, seed),
     }
 }
 

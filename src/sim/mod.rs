@@ -9,6 +9,7 @@
 
 pub mod algorithm;
 mod apiserver;
+pub mod baseline;
 mod book;
 mod cast;
 mod chance;

@@ -1,7 +1,8 @@
 //! A small world in virtual time: one apiserver model and its clients around the production [`Scheduler`].
 //!
 //! The server is processor sharing: every request makes progress at `cores / running`, at most one core each, and
-//! answers when its work is done; `delay` adds time that is not work. Clients are state machines on one event
+//! answers when its work is done; delays add time that is not work: to all, to what asks etcd, to one key (a
+//! webhook), or to one lane (each lane is served by a priority level of its own). Clients are state machines on one event
 //! queue. Nothing is random beyond the scheduler's seed, so a scenario is one trace.
 
 use std::cmp::Reverse;
@@ -23,6 +24,8 @@ pub(super) struct Client {
     pub(super) identity: u64,
     pub(super) starts: Instant,
     pub(super) stops: Instant,
+    /// Answers after which it asks no more.
+    pub(super) times: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,9 +38,13 @@ enum Event {
     Probe,
 }
 
+/// The probes: their work in microseconds, and whether they ask etcd.
+const PROBES: [(f64, bool); 3] = [(200.0, false), (300.0, false), (300.0, true)];
+
 struct Job {
     left: f64,
-    client: Option<usize>,
+    /// The client, or which probe it is.
+    client: Result<usize, usize>,
     ticket: Option<Ticket>,
     arrived: Instant,
     forwarded: Instant,
@@ -47,6 +54,8 @@ struct Job {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) answered: Vec<Duration>,
+    /// When its first call was answered.
+    pub(super) first: Option<Instant>,
     pub(super) refused: Vec<(Instant, Refusal)>,
 }
 
@@ -56,6 +65,12 @@ pub(super) struct World {
     pub(super) cores: f64,
     /// Added to every answer, without any work.
     pub(super) delay: Duration,
+    /// Added to what asks etcd.
+    pub(super) etcd_delay: Duration,
+    /// Added to one key.
+    pub(super) key_delay: Option<(Key, Duration)>,
+    /// Added to one lane.
+    pub(super) lane_delay: Option<(Lane, Duration)>,
     clients: Vec<Client>,
     pub(super) tallies: Vec<Tally>,
     running: Vec<usize>,
@@ -63,8 +78,8 @@ pub(super) struct World {
     waiting: Vec<(Ticket, usize, Instant)>,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     sequence: u64,
-    probe: Option<Instant>,
-    probed: Probe,
+    probes: [Option<Instant>; 3],
+    probed: [Probe; 3],
 }
 
 impl World {
@@ -75,6 +90,9 @@ impl World {
             now,
             cores,
             delay: Duration::ZERO,
+            etcd_delay: Duration::ZERO,
+            key_delay: None,
+            lane_delay: None,
             clients: Vec::new(),
             tallies: Vec::new(),
             running: Vec::new(),
@@ -82,8 +100,8 @@ impl World {
             waiting: Vec::new(),
             events: BinaryHeap::new(),
             sequence: 0,
-            probe: None,
-            probed: Probe::Silent,
+            probes: [None; 3],
+            probed: [Probe::Silent; 3],
         };
         world.at(now + TICK, Event::Tick);
         world.at(now, Event::Probe);
@@ -154,7 +172,25 @@ impl World {
 
     fn worked(&mut self, job: usize) {
         self.running.retain(|&running| running != job);
-        self.at(self.now + self.delay, Event::Answer(job));
+        self.at(self.now + self.delay_of(job), Event::Answer(job));
+    }
+
+    fn delay_of(&self, job: usize) -> Duration {
+        let asks_etcd = match self.jobs[job].client {
+            Ok(client) => self.clients[client].key.reach.is_etcd(),
+            Err(probe) => PROBES[probe].1,
+        };
+        let mut delay = self.delay + if asks_etcd { self.etcd_delay } else { Duration::ZERO };
+        if let Ok(client) = self.jobs[job].client {
+            let client = &self.clients[client];
+            delay += self
+                .key_delay
+                .map_or(Duration::ZERO, |(key, by)| if key == client.key { by } else { Duration::ZERO });
+            delay += self
+                .lane_delay
+                .map_or(Duration::ZERO, |(lane, by)| if lane == client.lane { by } else { Duration::ZERO });
+        }
+        delay
     }
 
     fn happen(&mut self, event: Event) {
@@ -162,17 +198,20 @@ impl World {
             Event::Call(client) => self.call(client),
             Event::Answer(job) => self.answer(job),
             Event::Tick => {
-                let livez = match (self.probe, std::mem::take(&mut self.probed)) {
-                    (Some(sent), _) => Probe::Waiting(self.now.since(sent)),
-                    (None, probed) => probed,
-                };
-                self.scheduler.tick(self.now, &Probes { livez, ..Probes::default() });
+                let probed = std::mem::take(&mut self.probed);
+                let [livez, cached, consistent] = std::array::from_fn(|probe| match self.probes[probe] {
+                    Some(sent) => Probe::Waiting(self.now.since(sent)),
+                    None => probed[probe],
+                });
+                self.scheduler.tick(self.now, &Probes { livez, cached, consistent, ready: Some(true) });
                 self.at(self.now + TICK, Event::Tick);
             }
             Event::Probe => {
-                if self.probe.is_none() {
-                    self.probe = Some(self.now);
-                    self.forward(None, None, self.now, 200.0);
+                for (probe, (work, _)) in PROBES.into_iter().enumerate() {
+                    if self.probes[probe].is_none() {
+                        self.probes[probe] = Some(self.now);
+                        self.forward(Err(probe), None, self.now, work);
+                    }
                 }
                 self.at(self.now + TICK, Event::Probe);
             }
@@ -181,14 +220,14 @@ impl World {
 
     fn call(&mut self, index: usize) {
         let client = self.clients[index];
-        if self.now >= client.stops {
+        if self.now >= client.stops || self.tallies[index].answered.len() >= client.times {
             return;
         }
         if !client.period.is_zero() {
             self.at(self.now + client.period, Event::Call(index));
         }
         match self.scheduler.arrive(self.now, &arrival(client.lane, client.identity, client.key)) {
-            Decision::Admit(ticket) => self.forward(Some(index), Some(ticket), self.now, client.work as f64),
+            Decision::Admit(ticket) => self.forward(Ok(index), Some(ticket), self.now, client.work as f64),
             Decision::Wait(ticket) => self.waiting.push((ticket, index, self.now)),
             Decision::Shed(refusal) => self.refused(index, refusal),
         }
@@ -202,30 +241,32 @@ impl World {
         }
     }
 
-    fn forward(&mut self, client: Option<usize>, ticket: Option<Ticket>, arrived: Instant, left: f64) {
+    fn forward(&mut self, client: Result<usize, usize>, ticket: Option<Ticket>, arrived: Instant, left: f64) {
         self.jobs.push(Job { left, client, ticket, arrived, forwarded: self.now });
         self.running.push(self.jobs.len() - 1);
     }
 
     fn answer(&mut self, job: usize) {
         let Job { client, ticket, arrived, forwarded, .. } = self.jobs[job];
-        if let Some(ticket) = ticket {
-            self.scheduler.first_byte(self.now, ticket, Level::default());
-            let bytes = client.map_or(0, |client| self.clients[client].bytes);
-            self.scheduler.finish(
-                self.now,
-                ticket,
-                Outcome { end: End::Success, bytes, level: Level::default() },
-            );
-        } else {
-            self.probe = None;
-            self.probed = Probe::Answered(self.now.since(forwarded));
-        }
-        if let Some(client) = client {
-            self.tallies[client].answered.push(self.now.since(arrived));
-            if self.clients[client].period.is_zero() {
-                self.at(self.now, Event::Call(client));
+        let client = match (client, ticket) {
+            (Ok(client), Some(ticket)) => {
+                let Client { lane, bytes, .. } = self.clients[client];
+                let level = Level(lane.index() as u64 + 1);
+                self.scheduler.first_byte(self.now, ticket, level);
+                self.scheduler.finish(self.now, ticket, Outcome { end: End::Success, bytes, level });
+                client
             }
+            (Ok(_), None) => unreachable!("clients have tickets"),
+            (Err(probe), _) => {
+                self.probes[probe] = None;
+                self.probed[probe] = Probe::Answered(self.now.since(forwarded));
+                return;
+            }
+        };
+        self.tallies[client].answered.push(self.now.since(arrived));
+        self.tallies[client].first.get_or_insert(self.now);
+        if self.clients[client].period.is_zero() {
+            self.at(self.now, Event::Call(client));
         }
     }
 
@@ -235,7 +276,7 @@ impl World {
             let (_, client, arrived) = self.waiting.swap_remove(position);
             match verdict {
                 Verdict::Admit => {
-                    self.forward(Some(client), Some(ticket), arrived, self.clients[client].work as f64);
+                    self.forward(Ok(client), Some(ticket), arrived, self.clients[client].work as f64);
                 }
                 Verdict::Shed(refusal) => self.refused(client, refusal),
             }

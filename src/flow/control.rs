@@ -1,0 +1,177 @@
+//! Is this slowness ours to cure?
+//!
+//! A latency signal needs a proof that cutting helps. A cut remembers where it began: the capacity let in, the work
+//! rate and the peak pressure. When half of the capacity is gone and what was above it has drained, there are three
+//! ends: pressure fell (the cut works), work held (the server does as much with less at a time: capacity was really
+//! lost, the cut is right), or **work fell and pressure did not**: then the latency comes from somewhere else, the
+//! cut is undone, and pressure up to this height is tolerated from then on, less and less.
+//!
+//! The idea is the covariance test of Uber's Cinnamon; latency alone as the test was harmful in simulation, the work
+//! term is necessary. Tolerance never covers the `/livez` probe unless that was as slow itself: the process's own
+//! witness must be heard whatever a webhook did before.
+
+use super::pressure::{BROWN, CALM};
+
+/// The test is made once capacity fell to this share of where the cut began.
+const HALF: f64 = 0.5;
+/// Pressure above this share of its peak has not fallen.
+const SAME_PRESSURE: f64 = 0.8;
+/// Work below this share of what it was has fallen.
+const LESS_WORK: f64 = 0.8;
+/// Ticks that capacity must be at its half: in-flight work drains, and the smoothed work rate follows.
+const SETTLE_TICKS: u32 = 6;
+/// What is tolerated, in units of the pressure that could not be cured.
+const TOLERANCE: f64 = 1.3;
+/// Tolerance beyond one that is lost a tick: half of it is gone after a minute.
+const DECAY: f64 = 0.003;
+/// Never tolerated beyond this.
+const TOLERANCE_MAX: f64 = 20.0;
+/// Weight of a tick in the work rate: the last two seconds count.
+const WORK_FRESH: f64 = 0.15;
+/// Calm ticks that end an episode: pressure fell, or it was a dip between two LISTs.
+const OVER_TICKS: u32 = 8;
+
+/// What a tick looks like to the test.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// Pressure as the law sees it.
+    pub(super) pressure: f64,
+    /// The capacity let in: L, times the duty of heavy requests.
+    pub(super) capacity: f64,
+    /// Seats in use.
+    pub(super) used: f64,
+    /// Work of the calls that ended in this tick, in seat-seconds of calm.
+    pub(super) work: f64,
+    /// Pressure of the `/livez` probe.
+    pub(super) livez: f64,
+}
+
+/// A cut from its beginning.
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    capacity: f64,
+    work: f64,
+    peak: f64,
+    settled: u32,
+    calm: u32,
+}
+
+/// The test and what is tolerated.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    episode: Option<Episode>,
+    work: f64,
+    /// Of calls, and of the `/livez` probe; 1 is none.
+    tolerance: (f64, f64),
+    /// How often a cut was undone.
+    pub(super) undone: u32,
+}
+
+impl Control {
+    pub(super) fn new() -> Self {
+        Self { episode: None, work: 0.0, tolerance: (1.0, 1.0), undone: 0 }
+    }
+
+    /// By what the pressure of calls and of the `/livez` probe is divided.
+    pub(super) fn tolerance(&self) -> (f64, f64) {
+        self.tolerance
+    }
+
+    /// After each tick of the law: the capacity to go back to, where the cut was in vain.
+    pub(super) fn tick(&mut self, moment: &Moment) -> Option<f64> {
+        let (pressed, calm) = (moment.pressure > BROWN, moment.pressure < CALM);
+        let before = self.work;
+        self.work += (moment.work - self.work) * WORK_FRESH;
+        let decay = |tolerance: f64| 1.0 + (tolerance - 1.0) * (1.0 - DECAY);
+        self.tolerance = (decay(self.tolerance.0), decay(self.tolerance.1));
+        let Some(episode) = &mut self.episode else {
+            if pressed {
+                let (capacity, peak) = (moment.capacity, moment.pressure);
+                self.episode = Some(Episode { capacity, work: before, peak, settled: 0, calm: 0 });
+            }
+            return None;
+        };
+        episode.calm = if calm { episode.calm + 1 } else { 0 };
+        if episode.calm >= OVER_TICKS {
+            self.episode = None;
+            return None;
+        }
+        if moment.capacity > HALF * episode.capacity {
+            episode.peak = episode.peak.max(moment.pressure);
+            // Work that the storm itself brought is what a cut would take away again.
+            episode.work = episode.work.max(self.work);
+            episode.settled = 0;
+            return None;
+        }
+        // What was let in before the cut is not yet its effect.
+        let drained = moment.used <= moment.capacity.max(HALF * episode.capacity) + 1.0;
+        episode.settled += u32::from(drained);
+        let same = pressed && moment.pressure > SAME_PRESSURE * episode.peak;
+        if episode.settled < SETTLE_TICKS || !same || self.work >= LESS_WORK * episode.work {
+            return None;
+        }
+        let tolerate = |pressure: f64| (TOLERANCE * pressure).clamp(1.0, TOLERANCE_MAX);
+        let calls = tolerate(moment.pressure * self.tolerance.0);
+        let livez = if moment.livez > CALM { tolerate(moment.livez) } else { 1.0 };
+        self.tolerance = (self.tolerance.0.max(calls), self.tolerance.1.max(livez));
+        self.undone += 1;
+        self.episode.take().map(|episode| episode.capacity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cut that halves capacity every four ticks; `effect` gives pressure and work at a capacity.
+    fn cut(control: &mut Control, effect: impl Fn(f64) -> (f64, f64)) -> Option<f64> {
+        let mut capacity = 64.0;
+        for _ in 0..40 {
+            control.tick(&moment(1.0, 64.0, effect(64.0).1));
+        }
+        for _ in 0..60 {
+            let (pressure, work) = effect(capacity);
+            if let Some(back) = control.tick(&moment(pressure, capacity, work)) {
+                return Some(back);
+            }
+            capacity = (capacity * 0.84).max(10.0);
+        }
+        None
+    }
+
+    fn moment(pressure: f64, capacity: f64, work: f64) -> Moment {
+        Moment { pressure, capacity, used: capacity, work, livez: 1.0 }
+    }
+
+    #[test]
+    fn a_cut_that_lowers_work_and_not_pressure_is_undone_and_tolerated() {
+        let mut control = Control::new();
+        assert_eq!(cut(&mut control, |capacity| (4.0, capacity)), Some(64.0));
+        let (calls, livez) = control.tolerance();
+        assert!(4.0 / calls < 1.0 && livez == 1.0, "{calls} {livez}");
+        for _ in 0..4 * 600 {
+            control.tick(&moment(1.0, 64.0, 64.0));
+        }
+        assert!(control.tolerance().0 < 1.2, "{:?}", control.tolerance());
+    }
+
+    #[test]
+    fn a_cut_that_lowers_pressure_stands() {
+        assert_eq!(cut(&mut Control::new(), |capacity| (capacity / 10.0, capacity)), None);
+    }
+
+    #[test]
+    fn a_cut_at_the_same_work_stands_because_capacity_was_really_lost() {
+        assert_eq!(cut(&mut Control::new(), |_| (4.0, 8.0)), None);
+    }
+
+    #[test]
+    fn what_has_not_drained_is_not_judged() {
+        let mut control = Control::new();
+        (0..40).for_each(|_| _ = control.tick(&moment(1.0, 64.0, 10.0)));
+        for capacity in (0..60).map(|tick| (64.0 * 0.84f64.powi(tick)).max(10.0)) {
+            let still_full = Moment { used: 64.0, ..moment(5.0, capacity, 1.0) };
+            assert_eq!(control.tick(&still_full), None);
+        }
+    }
+}
