@@ -12,6 +12,7 @@ mod isolation;
 mod kubectl;
 mod meaning;
 mod payloads;
+mod probes;
 mod refusal;
 mod spillway;
 mod state;
