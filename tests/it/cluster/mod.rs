@@ -112,6 +112,8 @@ impl Cluster {
         cluster.start_etcd();
         cluster.start_apiserver();
         cluster.apply(BINDINGS);
+        // As an operator would: what spillway's own probes need.
+        cluster.apply(include_str!("../../../deploy/probe.yaml"));
         cluster.start_optional_parts();
         cluster
     }
