@@ -27,6 +27,7 @@ mod clients;
 mod control;
 mod decision;
 mod diagnosis;
+mod discount;
 mod estimate;
 mod harm;
 mod key;

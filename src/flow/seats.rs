@@ -128,6 +128,12 @@ impl Ledger {
         }
     }
 
+    /// A request that goes on gives back some of its seats.
+    pub(super) fn lend(&mut self, need: Need) {
+        self.lanes[need.lane.index()].requests += 1;
+        self.give_back(need);
+    }
+
     pub(super) fn share(&self, lane: Lane) -> Share {
         self.shares[lane.index()]
     }

@@ -72,6 +72,8 @@ pub(super) struct Slot {
     /// Seats that it holds or waits for.
     pub(super) seats: Seats,
     pub(super) heavy: bool,
+    /// It only waits, and gave back most of its seats.
+    pub(super) lent: bool,
     /// Its queue inside the lane, and the work it was charged there; zero work means that it never waited.
     pub(super) queue: u8,
     pub(super) charged: SeatSeconds,
@@ -241,6 +243,7 @@ impl Slot {
             flow: arrival.flow,
             seats: Seats::ONE,
             heavy: false,
+            lent: false,
             queue: 0,
             charged: SeatSeconds::ZERO,
             work: SeatSeconds::ZERO,

@@ -226,7 +226,8 @@ impl Run {
             assert_eq!((lane.watches, lane.streams), (0, 0));
         }
         assert!(self.scheduler.clients.is_empty());
-        assert_eq!((self.scheduler.pending.len, self.scheduler.bursting.len), (0, 0));
+        let chains = [self.scheduler.pending, self.scheduler.idling, self.scheduler.bursting];
+        assert!(chains.iter().all(|chain| chain.len == 0));
         self.trace
     }
 }
