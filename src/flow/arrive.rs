@@ -1,12 +1,16 @@
 //! May this request enter, must it wait, or is it refused?
 //!
-//! In this order: a bound of the process, the lane's state, the identity's rate, the count of sessions, then seats.
+//! In this order: a bound of the process, the lane's state, the identity's rate, the counts of watches and sessions, then
+//! seats, the heavy budget with its pace, and memory.
 //! Whoever finds requests of its lane and weight waiting joins them, or waiting would be a punishment for having come
 //! first.
 
 use std::time::Duration;
 
 use super::decision::{Arrival, Decision, Kind, Reason, Refusal};
+use super::lanes::Patience;
+use super::memory;
+use super::queue::kind_of;
 use super::recovery::State;
 use super::retry::Retry;
 use super::scheduler::Scheduler;
@@ -71,13 +75,19 @@ impl Scheduler {
         if let Some(rates) = &mut self.lanes[lane.index()].rates {
             rates.check(arrival.flow, now).map_err(|wait| Refused(Reason::IdentityRate, Some(wait)))?;
         }
-        let streams = self.lanes[lane.index()].streams;
-        if arrival.kind == Kind::Streaming && streams >= self.settings.streams_per_lane {
-            return Err(Refused(Reason::LaneConcurrency, None));
-        }
+        let live = self.lanes[lane.index()].live(arrival.kind);
+        let long_running = (lane, arrival.flow, arrival.kind);
+        self.watches
+            .may_live(&self.settings, long_running, live)
+            .map_err(|(reason, wait)| Refused(reason, wait))?;
         let slot = self.slot(now, arrival);
+        if slot.heavy {
+            // A pause may have ended since anybody looked: whoever waits was first.
+            self.dispatch(now);
+        }
         let queues = self.lanes[lane.index()].queues(slot.heavy);
         if queues.is_empty() && self.may_go(&slot, now) {
+            self.may_start(now, &slot)?;
             let ticket = self.tickets.insert(slot);
             self.admit(now, ticket.slot);
             return Ok(Decision::Admit(ticket));
@@ -101,9 +111,17 @@ impl Scheduler {
                 (estimate.seats, estimate.work)
             }
         };
+        let bytes = match arrival.kind {
+            Kind::Streaming => 0,
+            Kind::Short | Kind::Watch => memory::expected(&self.estimates, &arrival.key),
+        };
+        let is_guarded = arrival.lane > Lane::Operators || arrival.key.is_cluster_list();
+        let heavy = bytes > 0 || seats >= HEAVY_SEATS && is_guarded;
         Slot {
             seats: self.ledger.charge(arrival.lane, seats),
-            heavy: seats >= HEAVY_SEATS && (arrival.lane > Lane::Operators || arrival.key.is_cluster_list()),
+            heavy,
+            bytes,
+            kind_turn: kind_of(arrival.key.exact, heavy),
             work,
             ..Slot::new(arrival, Account::Limited, now)
         }
@@ -111,15 +129,16 @@ impl Scheduler {
 
     fn wait(&mut self, now: Instant, slot: Slot) -> Result<Decision, Refused> {
         let lane = slot.lane;
-        let settings = &self.settings.lanes[lane.index()];
-        if settings.wait.is_zero() || settings.queue_limit == 0 {
-            return Err(Refused(self.shortage(), None));
+        let patience = Patience::of(&self.settings.lanes[lane.index()], lane, slot.heavy);
+        if patience.wait.is_zero() || patience.room == 0 {
+            return Err(Refused(self.fits(&slot, now).err().unwrap_or(self.shortage()), None));
         }
-        if self.lanes[lane.index()].waiting() >= settings.queue_limit {
-            return Err(Refused(Reason::QueueFull, None));
+        if !self.lanes[lane.index()].has_room(patience, slot.heavy, slot.kind_turn) {
+            return Err(Refused(self.full(lane), None));
         }
+        self.may_start(now, &slot)?;
         self.clients.wait(lane, slot.client);
-        let deadline = now + settings.wait;
+        let deadline = now + patience.wait;
         let ticket = self.tickets.insert(Slot { phase: Phase::Waiting, deadline, ..slot });
         self.lanes[lane.index()].join(&mut self.tickets, ticket.slot);
         self.waiting += 1;
@@ -133,6 +152,22 @@ impl Scheduler {
             self.verdicts.remove(own);
         }
         Ok(Decision::Admit(ticket))
+    }
+
+    /// A watch starts: its lane's bucket has the last word, because a start that anything else refuses is none.
+    fn may_start(&self, now: Instant, slot: &Slot) -> Result<(), Refused> {
+        if slot.kind != Kind::Watch {
+            return Ok(());
+        }
+        self.watches.may_start(slot.lane, now).map_err(|(reason, wait)| Refused(reason, wait))
+    }
+
+    /// Why nobody more may wait: of the low lanes it is overload, not a queue that is too short.
+    fn full(&self, lane: Lane) -> Reason {
+        match self.settings.lanes[lane.index()].queue_limit {
+            0 => self.shortage(),
+            _ => Reason::QueueFull,
+        }
     }
 
     /// Why there are no seats.
@@ -167,8 +202,28 @@ impl Scheduler {
     /// Whether a request may take its seats now: its lane is open, they fit, and its client has not its part.
     pub(super) fn may_go(&self, slot: &Slot, now: Instant) -> bool {
         self.recovery.is_open(slot.lane, &self.limit, now)
-            && self.ledger.fits(Need::of(slot), true)
+            && self.fits(slot, now).is_ok()
             && !self.is_capped(slot)
+    }
+
+    /// Whether a request's seats are free, its turn is not paused and its answer has memory; else what is short.
+    pub(super) fn fits(&self, slot: &Slot, now: Instant) -> Result<(), Reason> {
+        let need = Need::of(slot);
+        // People are few: they count against the pace and the budget, and are not held back by them.
+        let is_paced = slot.heavy && slot.lane != Lane::Operators && self.pace.is_paced();
+        if is_paced && (self.ledger.heavy() > Seats::ZERO || !self.pace.is_open(now)) {
+            return Err(self.shortage());
+        }
+        if !self.ledger.fits(need, true) {
+            return Err(self.shortage());
+        }
+        // A large answer of a higher lane that waits for memory would else wait for ever, beside smaller ones.
+        let mut above = self.lanes[..slot.lane.index()].iter();
+        let is_behind = slot.bytes > 0 && slot.lane != Lane::Operators && above.any(|lane| lane.has_heavy());
+        if is_behind || !self.ledger.memory.fits(slot.lane, slot.bytes) {
+            return Err(Reason::MemoryBudget);
+        }
+        Ok(())
     }
 
     /// While a lane is contended, one client has at most its percentage of it. Contended means that somebody else

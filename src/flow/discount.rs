@@ -6,7 +6,7 @@
 //! time still counts in pressure, and how many may be in flight this way is bounded. Once a kind of call is known to
 //! wait (its last reading says so, and the finding excuses it), it lends its seats as it starts.
 
-use super::pressure::{CALM, PROBE_SLOW};
+use super::pressure::CALM;
 use super::scheduler::Scheduler;
 use super::seats::Need;
 use super::tickets::{Account, Chain, NIL};
@@ -70,11 +70,7 @@ impl Scheduler {
 
     /// Whether slow calls can be believed to wait for others: the process and what is left of pressure are well.
     fn only_waits(&self) -> bool {
-        let is_well = match self.pressure.livez.slowdown() {
-            Some(slowdown) => slowdown < PROBE_SLOW,
-            None => self.pressure.ratio() < PROBE_SLOW,
-        };
-        is_well && self.pressure.value() < CALM
+        self.pressure.is_well && self.pressure.value() < CALM
     }
 
     fn lend(&mut self, index: u32) {
@@ -83,7 +79,7 @@ impl Scheduler {
         self.kept_tenths += slot.seats.0;
         let kept = Seats((self.kept_tenths / 10).min(slot.seats.0));
         self.kept_tenths -= 10 * kept.0;
-        let lent = Need { seats: slot.seats.saturating_sub(kept), ..Need::of(slot) };
+        let lent = Need { seats: slot.seats.saturating_sub(kept), bytes: 0, ..Need::of(slot) };
         (slot.seats, slot.lent) = (kept, true);
         self.clients.give_back(slot.lane, slot.client, lent.seats);
         self.ledger.lend(lent);

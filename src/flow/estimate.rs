@@ -138,6 +138,14 @@ impl Estimates {
         Estimate::of(seats, exact.baseline.max(family.baseline))
     }
 
+    /// The mean size of this call's answers, once it has a history, and the largest hint at it otherwise.
+    pub(super) fn sizes(&self, key: &Key) -> (Option<f32>, f32) {
+        let known = |tag| self.find(tag).map_or(Entry::default(), |place| self.entries[place]);
+        let exact = known(key.exact);
+        let own = (exact.calls >= HISTORY).then_some(exact.bytes);
+        (own, exact.bytes.max(known(key.family).bytes))
+    }
+
     /// Where the samples of this key go, if it has a place.
     pub(super) fn place(&self, key: &Key) -> Option<Place> {
         self.find(key.exact).and_then(|place| u16::try_from(place).ok()).map(Place)
@@ -351,6 +359,9 @@ mod tests {
         estimates.succeeded(&cluster_list("pods"), Some(39_000_000), 0);
         let watch = key("GET", "/api/v1/pods", "watch=1&sendInitialEvents=true");
         assert_eq!(estimates.estimate(&watch).seats, Seats(16));
-        assert_eq!(estimates.estimate(&key("GET", "/api/v1/pods", "watch=1")).seats, Seats(1));
+        assert_eq!(
+            estimates.estimate(&key("GET", "/api/v1/pods", "watch=1&resourceVersion=7")).seats,
+            Seats(1)
+        );
     }
 }

@@ -97,7 +97,9 @@ impl Key {
     #[must_use]
     pub fn of(request: &RequestInfo<'_>, encoding: Encoding) -> Self {
         let query = &request.query;
-        let initial_events = request.verb == Verb::Watch && query.send_initial_events;
+        // A watch without a resourceVersion, or with 0, begins with all existing objects, asked for or not.
+        let from_now = query.resource_version != ResourceVersion::Exact;
+        let initial_events = request.verb == Verb::Watch && (query.send_initial_events || from_now);
         let lists = request.verb == Verb::List || initial_events;
         // kube-apiserver serves resourceVersion=0 from its cache and ignores the limit there.
         let limit = match query.resource_version {
@@ -131,6 +133,11 @@ impl Key {
     /// A LIST, or its like, over the whole cluster.
     pub(super) fn is_cluster_list(&self) -> bool {
         self.shape == Shape::ClusterList
+    }
+
+    /// A LIST, or its like, of more than one object.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.shape, Shape::NamespaceList | Shape::ClusterList)
     }
 }
 

@@ -47,6 +47,9 @@ const USED_SHARE: f64 = 0.6;
 /// hold down a server that has room. But heavy ones that wait for each other gain nothing from more of them, and
 /// each one takes memory of the apiserver.
 const ROOM: f64 = 1.7;
+/// Heavy requests that are refused are short of seats only if, with one more of them, this share of L was in use: a little
+/// less than what the lowest lanes may have.
+const HEAVY_SHARE: f64 = 0.25;
 /// A saturated process is trimmed while calls take more than this many times their calm time.
 const QUEUE: f64 = 3.0;
 /// A steep cut starts at no more than this many times the seats that were in use: unused head-room is not capacity.
@@ -228,7 +231,9 @@ impl Limit {
         let is_used = |peak: Seats| f64::from(peak.0) > USED_SHARE * self.value;
         let has_room = signal.queue < ROOM;
         let light = (demand.light_unmet || is_used(demand.light_peak)) && has_room;
-        let heavy = (demand.heavy_unmet || is_used(demand.peak)) && self.room_ticks >= ROOM_TICKS;
+        // Where memory refuses them, more seats would let in nobody.
+        let is_short = f64::from((demand.peak + Seats::MAX_PER_REQUEST).0) > HEAVY_SHARE * self.value;
+        let heavy = (demand.heavy_unmet && is_short || is_used(demand.peak)) && self.room_ticks >= ROOM_TICKS;
         // Below its start L returns without demand, or the first burst after a quiet storm's end would be refused.
         let returns = self.value < self.start && has_room;
         if self.calm_ticks < CALM_TICKS {
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn heavy_demand_needs_room_and_light_demand_does_not() {
         let (mut limit, mut random) = (limit(100), Random::new(1));
-        let heavy = Demand { heavy_unmet: true, ..Demand::default() };
+        let heavy = Demand { heavy_unmet: true, peak: Seats(20), ..Demand::default() };
         let mut step = |ratio, demand| limit.step(Signal { ratio, ..signal(1.0) }, demand, &mut random);
         (1..ROOM_TICKS).for_each(|_| assert_eq!(step(1.0, heavy), Step::Hold));
         assert_eq!(step(1.0, heavy), Step::Grow);

@@ -35,6 +35,8 @@ mod lanes;
 mod levels;
 mod limit;
 mod median;
+mod memory;
+mod pace;
 mod pressure;
 mod probes;
 mod queue;
@@ -49,6 +51,7 @@ mod settings;
 mod snapshot;
 mod tick;
 mod tickets;
+mod watches;
 mod window;
 mod work;
 

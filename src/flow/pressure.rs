@@ -160,6 +160,8 @@ pub(super) struct Pressure {
     levels: Levels,
     losses: Losses,
     pub(super) cause: Cause,
+    /// The process is well by its own probe, beside what is slow; without a probe, the median call is.
+    pub(super) is_well: bool,
     /// Slowdown of the median key and of writes, and refusals by levels, as of the last tick.
     pub(super) keys: f64,
     pub(super) writes: f64,
@@ -180,6 +182,7 @@ impl Pressure {
             levels: Levels::default(),
             losses: Losses::default(),
             cause: Cause::None,
+            is_well: true,
             keys: 1.0,
             writes: 1.0,
             congested: 0,
@@ -247,6 +250,8 @@ impl Pressure {
         self.whole += (whole.pressure - self.whole) * FRESH;
         self.signal.pressure += (now - self.signal.pressure) * FRESH;
         self.signal.ratio += (ratio - self.signal.ratio) * FRESH;
+        self.is_well =
+            self.is_well(&self.livez, inputs.objectives, whole.pressure).unwrap_or(ratio < PROBE_SLOW);
         // Without a probe that is slow too, it is not the process that is slow.
         let witness = self.livez.slowdown().map_or(1.0, |slowdown| slowdown / inputs.tolerance.witness);
         self.signal.queue = self.signal.ratio.min(witness).max(1.0);

@@ -13,6 +13,7 @@ use super::key::Reach;
 use super::lanes::LaneState;
 use super::levels::LevelNumber;
 use super::limit::{Demand, Limit};
+use super::pace::Pace;
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
 use super::recovery::Recovery;
@@ -20,6 +21,7 @@ use super::remembered::Remembered;
 use super::seats::{Ledger, Need};
 use super::settings::Settings;
 use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
+use super::watches::Watches;
 use super::work::Work;
 use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
@@ -27,7 +29,9 @@ use crate::units::{Instant, SeatSeconds, Seats};
 /// Decides, for one apiserver, who goes on, who waits and who is told when to come back.
 ///
 /// ```
-/// use spillway::flow::{Arrival, Decision, Encoding, End, Key, Kind, Level, Outcome, Scheduler, Settings};
+/// use spillway::flow::{
+///     Arrival, Decision, Encoding, End, Key, Kind, Level, Outcome, Scheduler, Settings, Verdict,
+/// };
 /// use spillway::policy::Lane;
 /// use spillway::request::{DecodedPath, RequestInfo};
 /// use spillway::units::{Instant, Seats};
@@ -41,11 +45,14 @@ use crate::units::{Instant, SeatSeconds, Seats};
 /// // A LIST of all pods, never seen before, is expected to take 10 seats; a second one at once is too much.
 /// let Decision::Admit(ticket) = scheduler.arrive(now, &arrival) else { panic!("an idle server admits") };
 /// assert_eq!(scheduler.snapshot(now).used, Seats(10));
-/// let Decision::Shed(refusal) = scheduler.arrive(now, &arrival) else { panic!("heavy requests share a budget") };
-/// assert_eq!(refusal.reason.as_str(), "lane_concurrency");
-/// assert!(refusal.retry_after_seconds >= 1);
+/// let Decision::Wait(second) = scheduler.arrive(now, &arrival) else { panic!("heavy requests share a budget") };
 ///
+/// // Its turn comes when the first one is over.
 /// scheduler.finish(now, ticket, Outcome { end: End::Success, bytes: 4_000_000, level: Level::default() });
+/// let mut verdicts = Vec::new();
+/// scheduler.take_verdicts(&mut verdicts);
+/// assert_eq!(verdicts, [(second, Verdict::Admit)]);
+/// scheduler.cancel(now, second);
 /// assert_eq!(scheduler.snapshot(now).used, Seats::ZERO);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -53,6 +60,8 @@ use crate::units::{Instant, SeatSeconds, Seats};
 pub struct Scheduler {
     pub(super) settings: Settings,
     pub(super) ledger: Ledger,
+    pub(super) pace: Pace,
+    pub(super) watches: Watches,
     pub(super) lanes: [LaneState; Lane::COUNT],
     pub(super) clients: Clients,
     pub(super) tickets: Tickets,
@@ -69,8 +78,8 @@ pub struct Scheduler {
     pub(super) idling: Ends,
     /// Tenths of seats that the next of those keeps.
     pub(super) kept_tenths: u32,
-    /// Watches in their first burst, oldest first.
-    pub(super) bursting: Ends,
+    /// Watches in their first burst, oldest first: those that begin with changes, and those that begin with all objects.
+    pub(super) bursting: [Ends; 2],
     /// Requests that wait, in all lanes.
     pub(super) waiting: u32,
     pub(super) verdicts: Vec<(Ticket, Verdict)>,
@@ -84,7 +93,7 @@ pub struct Scheduler {
     pub(super) ticks: u32,
     /// The latest time anybody told. Callers read the clock before they get the lock, so times may arrive a little
     /// out of order; in here they never run backwards, which keeps every chain sorted by time.
-    latest: Instant,
+    pub(super) latest: Instant,
     pub(super) exempt: u32,
     pub(super) break_glass: Seats,
 }
@@ -94,10 +103,12 @@ impl Scheduler {
     #[must_use]
     pub fn new(settings: Settings, seed: u64, now: Instant) -> Self {
         let limit = Limit::new(&settings.limit);
-        let mut ledger = Ledger::new();
+        let mut ledger = Ledger::new(settings.memory.response_bytes);
         ledger.resize(limit.seats(), &settings.lanes, settings.heavy_percent);
         Self {
             ledger,
+            pace: Pace::new(),
+            watches: Watches::new(&settings.watches, now),
             lanes: Lane::ALL.map(|lane| LaneState::new(lane, &settings.lanes[lane.index()], now)),
             clients: Clients::new(),
             tickets: Tickets::new(settings.tickets),
@@ -111,7 +122,7 @@ impl Scheduler {
             pending: Ends::default(),
             idling: Ends::default(),
             kept_tenths: 0,
-            bursting: Ends::default(),
+            bursting: [Ends::default(); 2],
             waiting: 0,
             verdicts: Vec::with_capacity(256),
             losses: Losses::default(),
@@ -147,7 +158,8 @@ impl Scheduler {
             Kind::Watch => {
                 let slot = &mut self.tickets[index];
                 (slot.phase, slot.since) = (Phase::Bursting, now);
-                self.tickets.push_back(&mut self.bursting, index, Chain::Time);
+                let lists = usize::from(slot.key.is_list());
+                self.tickets.push_back(&mut self.bursting[lists], index, Chain::Time);
             }
             Kind::Streaming => {
                 self.tickets[index].phase = Phase::LongRunning;
@@ -157,13 +169,28 @@ impl Scheduler {
         }
     }
 
-    /// A watch has delivered its first burst (nothing more was ready to send): it gives its seats back.
+    /// A watch has delivered its first burst, and where it begins with all objects, all of them: it gives its seats back.
     pub fn burst_done(&mut self, now: Instant, ticket: Ticket) {
         let now = self.no_earlier(now);
         let Some(index) = self.tickets.resolve(ticket) else { return };
         if self.tickets[index].phase == Phase::Bursting {
             self.end_burst(now, index);
             self.dispatch(now);
+        }
+    }
+
+    /// A watch delivered `bytes` more, after its first burst. Its flow pays for them as for a LIST of that size.
+    pub fn delivered(&mut self, now: Instant, ticket: Ticket, bytes: u64) {
+        let now = self.no_earlier(now);
+        let Some(index) = self.tickets.resolve(ticket) else { return };
+        let slot = &self.tickets[index];
+        if slot.phase != Phase::LongRunning || slot.kind != Kind::Watch || slot.account != Account::Limited {
+            return;
+        }
+        let (lane, flow, key, heavy) = (slot.lane, slot.flow, slot.key.exact, slot.heavy);
+        self.lanes[lane.index()].queues_mut(heavy).charge(flow, key, heavy, work_of(bytes));
+        if heavy || lane > Lane::Operators {
+            self.pace.delivered(now, bytes);
         }
     }
 
@@ -232,12 +259,13 @@ impl Scheduler {
     /// Gives a request its seats; it is in no chain.
     pub(super) fn admit(&mut self, now: Instant, index: u32) {
         let slot = &mut self.tickets[index];
-        (slot.phase, slot.since) = (Phase::Pending, now);
+        (slot.phase, slot.since, slot.admitted) = (Phase::Pending, now, now);
         self.ledger.take(Need::of(slot));
         self.clients.take(slot.lane, slot.client, slot.seats);
         let lane = &mut self.lanes[slot.lane.index()];
         lane.admitted += 1;
         lane.begin(slot.kind);
+        self.watches.begin(slot.lane, slot.flow, slot.kind);
         lane.retry.admitted();
         self.tickets.push_back(&mut self.pending, index, Chain::Time);
         self.discount_at_once(index);
@@ -249,6 +277,7 @@ impl Scheduler {
         let seats = std::mem::take(&mut slot.seats);
         let was_lent = std::mem::take(&mut slot.lent);
         let need = Need { seats, ..Need::of(slot) };
+        slot.bytes = 0;
         match slot.account {
             Account::Exempt => {}
             Account::BreakGlass => self.break_glass = self.break_glass.saturating_sub(seats),
@@ -256,20 +285,29 @@ impl Scheduler {
             Account::Limited => {
                 self.ledger.give_back(need);
                 self.clients.give_back(slot.lane, slot.client, seats);
+                let ran = now.since(slot.admitted);
+                if slot.heavy {
+                    self.pace.ran(now, ran);
+                }
                 if slot.charged > SeatSeconds::ZERO {
                     // A victim of congestion is not billed for it: time counts as it would have passed in calm.
-                    let held = now.since(slot.since).div_f64(self.pressure.value().max(1.0));
+                    let held = ran.div_f64(self.pressure.value().max(1.0));
                     let queues = self.lanes[slot.lane.index()].queues_mut(slot.heavy);
-                    queues.settle(slot.queue, slot.charged, seats.held_for(held));
+                    queues.settle((slot.queue, slot.kind_turn), slot.charged, seats.held_for(held));
                 }
             }
         }
     }
 
     pub(super) fn end_burst(&mut self, now: Instant, index: u32) {
-        self.tickets.unlink(&mut self.bursting, index, Chain::Time);
+        self.leave_burst(index);
         self.tickets[index].phase = Phase::LongRunning;
         self.release(now, index);
+    }
+
+    fn leave_burst(&mut self, index: u32) {
+        let lists = usize::from(self.tickets[index].key.is_list());
+        self.tickets.unlink(&mut self.bursting[lists], index, Chain::Time);
     }
 
     fn sample_first_byte(&mut self, now: Instant, index: u32, level: Level) {
@@ -331,19 +369,27 @@ impl Scheduler {
         }
         match phase {
             Phase::Pending => self.unlink_pending(index),
-            Phase::Bursting => self.tickets.unlink(&mut self.bursting, index, Chain::Time),
+            Phase::Bursting => self.leave_burst(index),
             _ => {}
         }
         self.release(now, index);
         let slot = &self.tickets[index];
         self.exempt -= u32::from(slot.account == Account::Exempt);
         self.lanes[lane.index()].end(slot.kind);
+        if slot.account == Account::Limited {
+            self.watches.end(lane, slot.flow, slot.kind);
+        }
         self.tickets.remove(index);
     }
 }
 
 impl Need {
     pub(super) fn of(slot: &Slot) -> Self {
-        Self { lane: slot.lane, seats: slot.seats, heavy: slot.heavy }
+        Self { lane: slot.lane, seats: slot.seats, heavy: slot.heavy, bytes: slot.bytes }
     }
+}
+
+/// The work that `bytes` stand for, by the definition of a seat: 50 ms for each 100 kB.
+fn work_of(bytes: u64) -> SeatSeconds {
+    SeatSeconds::from_micros(bytes / 2)
 }

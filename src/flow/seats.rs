@@ -7,11 +7,15 @@
 //! alive. **Heavy budget**: requests of [`HEAVY_SEATS`] or more share a part of L of their own. That is what protects
 //! against a culprit that no rule names: whoever it is, few of its LISTs run at a time.
 //!
+//! Floors are for light requests, and count them only: a LIST of ten seats beside them does not use them up. What
+//! seats cannot say of a large answer, its bytes say (`memory`).
+//!
 //! A request never needs more than half of its lane's ceiling: on a small server, where L is 10, a 16-seat LIST could
 //! otherwise never run. Half, and not a smaller share, because a clamp that falls with L *raises* the number of
 //! heavy requests that fit; with half of the ceiling and half of L as budget, a lower limit never lets more of
 //! them run, and one always can.
 
+use super::memory::Memory;
 use crate::policy::{Lane, LaneSettings};
 use crate::units::Seats;
 
@@ -46,6 +50,7 @@ pub(super) struct Ledger {
     heavy: u32,
     peak: u32,
     light_peak: u32,
+    pub(super) memory: Memory,
 }
 
 /// What a request would take.
@@ -54,10 +59,12 @@ pub(super) struct Need {
     pub(super) lane: Lane,
     pub(super) seats: Seats,
     pub(super) heavy: bool,
+    /// Bytes of a large answer; 0 for all others.
+    pub(super) bytes: u64,
 }
 
 impl Ledger {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(response_bytes: u64) -> Self {
         Self {
             shares: [Share::default(); Lane::COUNT],
             lanes: [LaneUse::default(); Lane::COUNT],
@@ -65,6 +72,7 @@ impl Ledger {
             heavy: 0,
             peak: 0,
             light_peak: 0,
+            memory: Memory::new(response_bytes),
         }
     }
 
@@ -91,7 +99,8 @@ impl Ledger {
         let in_trunk = self.used + need.seats.0 <= share.ceiling;
         if !need.heavy {
             // An idle lane may run one request of any size on its floor, or three seats could starve on a floor of two.
-            let on_floor = lane.seats == 0 && share.floor > 0 || lane.seats + need.seats.0 <= share.floor;
+            let light = lane.seats - lane.heavy_seats;
+            let on_floor = light == 0 && share.floor > 0 || light + need.seats.0 <= share.floor;
             return in_trunk || floor_open && on_floor;
         }
         if need.lane == Lane::Operators {
@@ -112,6 +121,7 @@ impl Ledger {
             lane.heavy_seats += need.seats.0;
             self.heavy += need.seats.0;
         }
+        self.memory.take(need.lane, need.bytes);
         self.peak = self.peak.max(self.used);
         self.light_peak = self.light_peak.max(self.used - self.heavy);
     }
@@ -126,6 +136,7 @@ impl Ledger {
             lane.heavy_seats -= need.seats.0;
             self.heavy -= need.seats.0;
         }
+        self.memory.give_back(need.lane, need.bytes);
     }
 
     /// A request that goes on gives back some of its seats.

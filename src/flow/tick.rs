@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::control::Moment;
 use super::decision::{Reason, Verdict};
+use super::lanes::LaneState;
 use super::limit::{Demand, Step};
 use super::pressure::{Inputs, LEARN, Signal};
 use super::probes::Probes;
 use super::recovery::State;
 use super::scheduler::Scheduler;
-use super::seats::Need;
 use super::settings::Settings;
 use super::tickets::{Chain, NIL};
 use crate::policy::Lane;
@@ -18,8 +18,9 @@ use crate::units::Instant;
 /// How often [`Scheduler::tick`] wants to be called: four decisions a second detect a storm within one, and gather
 /// five samples a key from 20 requests a second. (Gradient2 decides once a second, Envoy every 100 ms: slow, noisy.)
 pub const TICK: Duration = Duration::from_millis(250);
-/// A watch whose first burst nobody ended gives its seats back after this long.
-const BURST_MAX: Duration = Duration::from_secs(4);
+/// A watch whose first burst nobody ended gives its seats back after this long. One that begins with changes sends
+/// them from memory; one that begins with all objects may take as long as kube-apiserver gives a LIST.
+const BURST_MAX: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(60)];
 /// Nothing is learnt as calm for this long after somebody was short of seats: two periods of `Retry-After`.
 const LEARN_AFTER: Duration = Duration::from_secs(4);
 /// Requests without an answer that one tick looks at; beyond them the picture is clear.
@@ -45,6 +46,7 @@ impl Scheduler {
         let law = (demand, &mut self.random);
         let step = self.recovery.tick(now, signal, probes.livez, &mut self.limit, law);
         self.test_controllability(signal, demand);
+        self.pace.set_duty(self.limit.heavy_duty());
         self.cutting = step == Step::Cut;
         self.discount(now);
         self.resize();
@@ -65,22 +67,30 @@ impl Scheduler {
     /// Takes new settings; what is in flight stays, bounds apply to what comes.
     pub fn reconfigure(&mut self, now: Instant, settings: Settings) {
         let now = self.no_earlier(now);
-        for ((lane, old), new) in self.lanes.iter_mut().zip(&self.settings.lanes).zip(&settings.lanes) {
-            lane.reconfigure(&mut self.tickets, (old, new), now);
+        let changes = self.lanes.iter_mut().zip(&self.settings.lanes).zip(&settings.lanes);
+        for (((lane, old), new), new_lane) in changes.zip(&Lane::ALL) {
+            lane.reconfigure(&mut self.tickets, (old, new), (*new_lane, now));
         }
+        self.watches.reconfigure((&self.settings.watches, &settings.watches), now);
+        self.ledger.memory.set_budget(settings.memory.response_bytes);
         self.limit.rebound(&settings.limit);
         self.settings = settings;
         self.resize();
         self.wake(now);
     }
 
-    /// When [`Scheduler::wake`] must be called at the latest: the first end of a wait. `None` while nobody waits.
+    /// When [`Scheduler::wake`] must be called at the latest: the first end of a wait, or of the pause between heavy
+    /// requests while one waits. `None` while nobody waits.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
         if self.waiting == 0 {
             return None;
         }
-        self.lanes.iter().filter_map(|lane| lane.oldest(&self.tickets)).map(|(_, deadline)| deadline).min()
+        let ends =
+            self.lanes.iter().filter_map(|lane| lane.oldest(&self.tickets)).map(|(_, deadline)| deadline);
+        let opens = self.pace.opens();
+        let pause = opens > self.latest && self.lanes.iter().any(LaneState::has_heavy);
+        ends.chain(pause.then_some(opens)).min()
     }
 
     /// Ends the waits that are over and lets go who can.
@@ -140,8 +150,8 @@ impl Scheduler {
         }
         [true, false].into_iter().find_map(|heavy| {
             let queues = self.lanes[lane.index()].queues(heavy);
-            let index = queues.next(|index| !self.is_capped(&self.tickets[index]))?;
-            self.ledger.fits(Need::of(&self.tickets[index]), true).then_some(index)
+            let index = queues.next(&self.tickets, |index| !self.is_capped(&self.tickets[index]))?;
+            self.fits(&self.tickets[index], now).is_ok().then_some(index)
         })
     }
 
@@ -174,8 +184,14 @@ impl Scheduler {
     }
 
     fn end_old_bursts(&mut self, now: Instant) {
-        while self.bursting.first != NIL && now.since(self.tickets[self.bursting.first].since) >= BURST_MAX {
-            self.end_burst(now, self.bursting.first);
+        for (lists, longest) in BURST_MAX.into_iter().enumerate() {
+            loop {
+                let first = self.bursting[lists].first;
+                if first == NIL || now.since(self.tickets[first].since) < longest {
+                    break;
+                }
+                self.end_burst(now, first);
+            }
         }
     }
 

@@ -74,10 +74,16 @@ pub(super) struct Slot {
     pub(super) heavy: bool,
     /// It only waits, and gave back most of its seats.
     pub(super) lent: bool,
+    /// Bytes of a large answer that it may be sending; 0 for all others.
+    pub(super) bytes: u64,
     /// Its queue inside the lane, and the work it was charged there; zero work means that it never waited.
     pub(super) queue: u8,
+    /// Whose turns it takes among the kinds of heavy calls.
+    pub(super) kind_turn: u8,
     pub(super) charged: SeatSeconds,
     pub(super) work: SeatSeconds,
+    /// When it was let in.
+    pub(super) admitted: Instant,
     /// When it began its phase `Waiting` or `Pending`, or its burst.
     pub(super) since: Instant,
     /// When its wait ends.
@@ -244,9 +250,12 @@ impl Slot {
             seats: Seats::ONE,
             heavy: false,
             lent: false,
+            bytes: 0,
             queue: 0,
+            kind_turn: 0,
             charged: SeatSeconds::ZERO,
             work: SeatSeconds::ZERO,
+            admitted: now,
             since: now,
             deadline: now,
             unsampled: None,

@@ -19,9 +19,10 @@ pub struct LaneSettings {
     pub floor_percent: u32,
     /// The floor in seats that holds however small L becomes.
     pub floor_min: Seats,
-    /// How long a request may wait for a seat. Zero: it is shed at once.
+    /// How long a request may wait for a seat. Zero: it is shed at once. Heavy requests (LISTs of a cluster, and their
+    /// like) take turns with those of all lanes and may wait for theirs: 4 s at least, 8 of them at least.
     pub wait: Duration,
-    /// Requests of the lane that may wait at a time. Zero: none waits.
+    /// Requests of the lane that may wait at a time, and four times the heavy ones that may. Zero: no light one waits.
     pub queue_limit: u32,
     /// What one flow (a user name; on a node, for bound tokens) may start per second. `None`: unlimited.
     pub identity_rate: Option<Rate>,
@@ -46,12 +47,13 @@ impl LaneSettings {
         match lane {
             // Never consulted for L; a whole share keeps a table of lanes without a hole.
             Lane::BreakGlass => Self::new(100, 0, 0, 0, 0, None),
-            // A kubelet's own client allows itself 50/s and 100 at once.
-            Lane::NodeHealth => Self::new(125, 15, 0, 1_000, 1_000, Some((50, 100))),
+            // A kubelet's own client allows itself 50/s and 100 at once. Eight seats at least: on one core L is 10, and
+            // 15 % of that would let leases through two at a time, beside a LIST that slows each to 100 ms.
+            Lane::NodeHealth => Self::new(125, 15, 8, 1_000, 1_000, Some((50, 100))),
             // Some tens per second are usual; operators of large clusters raise the controllers' own limits to hundreds.
-            Lane::ControlPlane => Self::new(110, 10, 0, 1_000, 500, Some((1_000, 2_000))),
+            Lane::ControlPlane => Self::new(110, 10, 4, 1_000, 500, Some((1_000, 2_000))),
             // One service account stands for all nodes: kube-proxy or a CNI agent on 5,000 of them starts 100/s when calm.
-            Lane::Platform => Self::new(100, 10, 0, 1_000, 500, Some((1_000, 2_000))),
+            Lane::Platform => Self::new(100, 10, 4, 1_000, 500, Some((1_000, 2_000))),
             // kubectl allows itself 50/s, and 300 at once for discovery.
             Lane::Operators => Self::new(100, 5, 8, 2_000, 64, Some((50, 300))),
             // Argo CD allows itself 50/s and 100 at once, controllers 20/s: twice the busiest.

@@ -155,7 +155,8 @@ impl Run {
         match decision {
             Decision::Admit(ticket) => self.tickets.push((ticket, Known::Admitted)),
             Decision::Wait(ticket) => {
-                let until = self.now + Duration::from_secs(3);
+                // The longest that a lane lets anybody wait: heavy requests, in the lanes below operators and above.
+                let until = self.now + Duration::from_secs(4);
                 self.tickets.push((ticket, Known::Waiting { until }));
             }
             Decision::Shed(refusal) => assert!(refusal.retry_after_seconds >= 1),
@@ -226,8 +227,10 @@ impl Run {
             assert_eq!((lane.watches, lane.streams), (0, 0));
         }
         assert!(self.scheduler.clients.is_empty());
-        let chains = [self.scheduler.pending, self.scheduler.idling, self.scheduler.bursting];
-        assert!(chains.iter().all(|chain| chain.len == 0));
+        assert_eq!([self.scheduler.pending.len, self.scheduler.idling.len], [0, 0]);
+        assert_eq!(self.scheduler.bursting.map(|ends| ends.len), [0, 0]);
+        assert!(self.scheduler.watches.is_empty());
+        assert_eq!(self.scheduler.ledger.memory.in_flight(), 0);
         self.trace
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Client {
     pub(super) identity: u64,
     pub(super) starts: Instant,
     pub(super) stops: Instant,
+    /// Answers after which it asks no more.
+    pub(super) times: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +54,8 @@ struct Job {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) answered: Vec<Duration>,
+    /// When its first call was answered.
+    pub(super) first: Option<Instant>,
     pub(super) refused: Vec<(Instant, Refusal)>,
 }
 
@@ -216,7 +220,7 @@ impl World {
 
     fn call(&mut self, index: usize) {
         let client = self.clients[index];
-        if self.now >= client.stops {
+        if self.now >= client.stops || self.tallies[index].answered.len() >= client.times {
             return;
         }
         if !client.period.is_zero() {
@@ -260,6 +264,7 @@ impl World {
             }
         };
         self.tallies[client].answered.push(self.now.since(arrived));
+        self.tallies[client].first.get_or_insert(self.now);
         if self.clients[client].period.is_zero() {
             self.at(self.now, Event::Call(client));
         }

@@ -1,0 +1,126 @@
+//! Would one more large answer take more memory than the apiserver can spare?
+//!
+//! kube-apiserver needs about five times the bytes of a LIST while it answers it: 100 agents that listed large Secrets
+//! killed one of 4 GiB twice in a minute. Seats cannot express this: they end at 16, which 1.6 MB reach, and a LIST may
+//! be 400 MB. So answers expected to be large count here as well, with their bytes, and together stay within a
+//! budget; one that is larger than all of it goes when it is alone. A LIST counts until its end, a watch that begins
+//! with all objects until it has delivered them.
+//!
+//! Small answers are not counted: seats bound them, and nothing here may hold back a lease or an operator's call.
+
+use super::estimate::Estimates;
+use super::key::Key;
+use crate::policy::Lane;
+
+/// Answers below this are bounded by their seats: 10 of them, at 100 kB each.
+const LARGE: u64 = 1_000_000;
+/// What a call without history is expected to answer, for each seat of its prior: 16 MB for a LIST of a whole cluster
+/// that nobody bounded. A cold start must be safe, and one answer corrects it.
+const PRIOR_BYTES_PER_SEAT: u64 = 1_600_000;
+
+/// The bytes to count for a call; 0 for those that are not counted.
+pub(super) fn expected(estimates: &Estimates, key: &Key) -> u64 {
+    if !key.is_list() {
+        return 0;
+    }
+    let (own, hint) = estimates.sizes(key);
+    // A namespace is bounded by its seats until it is known to be large: most are small, and many ask at a start.
+    let prior = if key.is_cluster_list() { u64::from(key.prior) * PRIOR_BYTES_PER_SEAT } else { 0 };
+    let bytes = own.map_or_else(|| (hint as u64).max(prior), |own| own as u64);
+    if bytes < LARGE { 0 } else { bytes }
+}
+
+/// The bytes of large answers in flight.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// 0: no bound.
+    budget: u64,
+    in_flight: u64,
+    /// Large answers of operators among them.
+    operators: u32,
+}
+
+impl Memory {
+    pub(super) fn new(budget: u64) -> Self {
+        Self { budget, in_flight: 0, operators: 0 }
+    }
+
+    pub(super) fn set_budget(&mut self, budget: u64) {
+        self.budget = budget;
+    }
+
+    pub(super) fn fits(&self, lane: Lane, bytes: u64) -> bool {
+        bytes == 0
+            || self.budget == 0
+            || self.in_flight == 0
+            || self.in_flight.saturating_add(bytes) <= self.budget
+            // A person's one LIST may be what tells where the memory went.
+            || lane == Lane::Operators && self.operators == 0
+    }
+
+    pub(super) fn take(&mut self, lane: Lane, bytes: u64) {
+        self.in_flight = self.in_flight.saturating_add(bytes);
+        self.operators += u32::from(lane == Lane::Operators && bytes > 0);
+    }
+
+    pub(super) fn give_back(&mut self, lane: Lane, bytes: u64) {
+        debug_assert!(self.in_flight >= bytes, "an answer gives back what it took");
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.operators -= u32::from(lane == Lane::Operators && bytes > 0);
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{cluster_list, key, object};
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    #[test]
+    fn what_is_not_known_is_expected_to_be_large_and_one_answer_teaches() {
+        let mut estimates = Estimates::new();
+        let list = cluster_list("secrets");
+        assert_eq!(expected(&estimates, &list), 16 * MB);
+        assert_eq!(expected(&estimates, &object("secrets")), 0);
+        let page = key("GET", "/api/v1/secrets", "limit=500");
+        assert_eq!(expected(&estimates, &page), 8 * MB);
+        (0..3).for_each(|tick| _ = estimates.succeeded(&list, Some(400 * MB), tick));
+        assert_eq!(expected(&estimates, &list), 400 * MB);
+        assert_eq!(
+            expected(&estimates, &key("GET", "/api/v1/secrets", "watch=1&sendInitialEvents=1")),
+            400 * MB
+        );
+    }
+
+    #[test]
+    fn a_small_list_of_a_large_family_is_not_counted_once_it_is_known() {
+        let mut estimates = Estimates::new();
+        estimates.succeeded(&cluster_list("pods"), Some(39 * MB), 0);
+        let own = key("GET", "/api/v1/pods", "fieldSelector=spec.nodeName%3Dn1&resourceVersion=0");
+        assert!(expected(&estimates, &own) >= 16 * MB, "nothing is known of it yet");
+        (0..3).for_each(|tick| _ = estimates.succeeded(&own, Some(80_000), tick));
+        assert_eq!(expected(&estimates, &own), 0);
+    }
+
+    #[test]
+    fn answers_fit_until_the_budget_is_full_and_a_giant_goes_alone() {
+        let mut memory = Memory::new(100 * MB);
+        memory.take(Lane::Telemetry, 60 * MB);
+        assert!(memory.fits(Lane::Telemetry, 40 * MB) && !memory.fits(Lane::Platform, 41 * MB));
+        assert!(memory.fits(Lane::NodeHealth, 0));
+        assert!(memory.fits(Lane::Operators, 41 * MB));
+        memory.take(Lane::Operators, 41 * MB);
+        assert!(!memory.fits(Lane::Operators, 41 * MB), "one beyond the budget, not many");
+        memory.give_back(Lane::Operators, 41 * MB);
+        assert!(!memory.fits(Lane::Workload, 500 * MB));
+        memory.give_back(Lane::Telemetry, 60 * MB);
+        assert!(memory.fits(Lane::Workload, 500 * MB));
+        assert_eq!(memory.in_flight(), 0);
+        assert!(Memory::new(0).fits(Lane::Telemetry, u64::MAX), "no bound");
+    }
+}
