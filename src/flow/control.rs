@@ -20,6 +20,8 @@ const SAME_PRESSURE: f64 = 0.8;
 const LESS_WORK: f64 = 0.8;
 /// Ticks that capacity must be at its half: in-flight work drains, and the smoothed work rate follows.
 const SETTLE_TICKS: u32 = 6;
+/// In-flight work that shrinks by less than this in a tick has drained as far as it will.
+const DRAINING: f64 = 0.95;
 /// What is tolerated, in units of the pressure that could not be cured.
 const TOLERANCE: f64 = 1.3;
 /// Tolerance beyond one that is lost a tick: half of it is gone after a minute.
@@ -42,8 +44,29 @@ pub(super) struct Moment {
     pub(super) used: f64,
     /// Work of the calls that ended in this tick, in seat-seconds of calm.
     pub(super) work: f64,
+    /// Pressure of the `/livez` probe, and how many times slower than in calm it is.
+    pub(super) livez: (f64, f64),
+}
+
+/// By what slowness is divided before it counts, because it could not be cured; 1 is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tolerance {
+    /// Pressure of calls.
+    pub(super) calls: f64,
     /// Pressure of the `/livez` probe.
     pub(super) livez: f64,
+    /// How many times slower than in calm the `/livez` probe was: only beyond that it is a witness again.
+    pub(super) witness: f64,
+}
+
+impl Tolerance {
+    pub(super) const NONE: Self = Self { calls: 1.0, livez: 1.0, witness: 1.0 };
+
+    fn decay(&mut self) {
+        for tolerance in [&mut self.calls, &mut self.livez, &mut self.witness] {
+            *tolerance = 1.0 + (*tolerance - 1.0) * (1.0 - DECAY);
+        }
+    }
 }
 
 /// A cut from its beginning.
@@ -61,19 +84,21 @@ struct Episode {
 pub(super) struct Control {
     episode: Option<Episode>,
     work: f64,
-    /// Of calls, and of the `/livez` probe; 1 is none.
-    tolerance: (f64, f64),
+    tolerance: Tolerance,
+    /// Seats in use and capacity as of the last tick.
+    used: f64,
+    capacity: f64,
     /// How often a cut was undone.
     pub(super) undone: u32,
 }
 
 impl Control {
     pub(super) fn new() -> Self {
-        Self { episode: None, work: 0.0, tolerance: (1.0, 1.0), undone: 0 }
+        Self { episode: None, work: 0.0, tolerance: Tolerance::NONE, used: 0.0, capacity: 0.0, undone: 0 }
     }
 
-    /// By what the pressure of calls and of the `/livez` probe is divided.
-    pub(super) fn tolerance(&self) -> (f64, f64) {
+    /// What is tolerated now.
+    pub(super) fn tolerance(&self) -> Tolerance {
         self.tolerance
     }
 
@@ -82,11 +107,12 @@ impl Control {
         let (pressed, calm) = (moment.pressure > BROWN, moment.pressure < CALM);
         let before = self.work;
         self.work += (moment.work - self.work) * WORK_FRESH;
-        let decay = |tolerance: f64| 1.0 + (tolerance - 1.0) * (1.0 - DECAY);
-        self.tolerance = (decay(self.tolerance.0), decay(self.tolerance.1));
+        self.tolerance.decay();
+        let used = std::mem::replace(&mut self.used, moment.used);
+        let capacity = std::mem::replace(&mut self.capacity, moment.capacity).max(moment.capacity);
         let Some(episode) = &mut self.episode else {
             if pressed {
-                let (capacity, peak) = (moment.capacity, moment.pressure);
+                let peak = moment.pressure;
                 self.episode = Some(Episode { capacity, work: before, peak, settled: 0, calm: 0 });
             }
             return None;
@@ -104,16 +130,17 @@ impl Control {
             return None;
         }
         // What was let in before the cut is not yet its effect.
-        let drained = moment.used <= moment.capacity.max(HALF * episode.capacity) + 1.0;
+        let drained = moment.used <= HALF * episode.capacity + 1.0 || moment.used >= DRAINING * used;
         episode.settled += u32::from(drained);
         let same = pressed && moment.pressure > SAME_PRESSURE * episode.peak;
         if episode.settled < SETTLE_TICKS || !same || self.work >= LESS_WORK * episode.work {
             return None;
         }
         let tolerate = |pressure: f64| (TOLERANCE * pressure).clamp(1.0, TOLERANCE_MAX);
-        let calls = tolerate(moment.pressure * self.tolerance.0);
-        let livez = if moment.livez > CALM { tolerate(moment.livez) } else { 1.0 };
-        self.tolerance = (self.tolerance.0.max(calls), self.tolerance.1.max(livez));
+        let calls = self.tolerance.calls.max(tolerate(moment.pressure * self.tolerance.calls));
+        let (livez, witness) =
+            if moment.livez.0 > CALM { (tolerate(moment.livez.0), moment.livez.1) } else { (1.0, 1.0) };
+        self.tolerance = Tolerance { calls, livez, witness };
         self.undone += 1;
         self.episode.take().map(|episode| episode.capacity)
     }
@@ -140,19 +167,19 @@ mod tests {
     }
 
     fn moment(pressure: f64, capacity: f64, work: f64) -> Moment {
-        Moment { pressure, capacity, used: capacity, work, livez: 1.0 }
+        Moment { pressure, capacity, used: capacity, work, livez: (1.0, 1.0) }
     }
 
     #[test]
     fn a_cut_that_lowers_work_and_not_pressure_is_undone_and_tolerated() {
         let mut control = Control::new();
         assert_eq!(cut(&mut control, |capacity| (4.0, capacity)), Some(64.0));
-        let (calls, livez) = control.tolerance();
-        assert!(4.0 / calls < 1.0 && livez == 1.0, "{calls} {livez}");
+        let tolerance = control.tolerance();
+        assert!(4.0 / tolerance.calls < 1.0 && tolerance.livez == 1.0, "{tolerance:?}");
         for _ in 0..4 * 600 {
             control.tick(&moment(1.0, 64.0, 64.0));
         }
-        assert!(control.tolerance().0 < 1.2, "{:?}", control.tolerance());
+        assert!(control.tolerance().calls < 1.2, "{:?}", control.tolerance());
     }
 
     #[test]
@@ -166,12 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_drained_is_not_judged() {
+    fn what_still_drains_is_not_judged() {
         let mut control = Control::new();
         (0..40).for_each(|_| _ = control.tick(&moment(1.0, 64.0, 10.0)));
-        for capacity in (0..60).map(|tick| (64.0 * 0.84f64.powi(tick)).max(10.0)) {
-            let still_full = Moment { used: 64.0, ..moment(5.0, capacity, 1.0) };
-            assert_eq!(control.tick(&still_full), None);
+        for tick in 0..30 {
+            let capacity = (64.0 * 0.84f64.powi(tick)).max(10.0);
+            let draining = Moment { used: 400.0 * 0.92f64.powi(tick), ..moment(5.0, capacity, 1.0) };
+            assert_eq!(control.tick(&draining), None, "tick {tick}");
         }
     }
 }

@@ -163,12 +163,26 @@ impl Estimates {
         }
         let recent = &mut self.recent[place.0 as usize];
         (recent.shape, recent.reach) = (sample.shape, sample.reach);
-        recent.level = sample.level.unwrap_or(recent.level);
+        // Where levels share a key, the one that makes it slow is what a reading must name.
+        if let Some(level) = sample.level.filter(|_| recent.window.is_slow_for(sample.micros)) {
+            recent.level = level;
+        }
         recent.window.add(sample.micros, tick);
         if !recent.active {
             recent.active = true;
             self.active.push(place.0);
         }
+    }
+
+    /// The priority level that a key's slow calls were served by last.
+    pub(super) fn level(&self, place: Place) -> LevelNumber {
+        self.recent[place.0 as usize].level
+    }
+
+    /// How many times slower than in calm its calls were when they were read last; 1 if that is long ago.
+    pub(super) fn ratio(&self, place: Place) -> f64 {
+        let recent = &self.recent[place.0 as usize];
+        if recent.active { recent.ratio.value() } else { 1.0 }
     }
 
     /// A call ended well: it gets a place and, where `bytes` is known, teaches its size. True when it is new.

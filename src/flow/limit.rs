@@ -30,6 +30,8 @@ const STEEP_CUT: f64 = 0.25;
 const MILD_CUT: f64 = 0.12;
 /// Growth a tick: doubling in 4.5 s.
 const GROWTH: f64 = 0.04;
+/// Growth a tick for light requests while the process is well by its own probe: what refuses them is no want of it.
+const GROWTH_WELL: f64 = 0.08;
 /// Growth a tick near the height of the last cut.
 const GROWTH_NEAR: f64 = 0.01;
 /// What counts as near: this far below the height of the last cut, and this far above.
@@ -40,19 +42,26 @@ const HEIGHT_TICKS: u32 = 120;
 const CALM_TICKS: u32 = 2;
 /// Share of the limit that must have been in use to make it grow: an unused limit proves nothing.
 const USED_SHARE: f64 = 0.6;
-/// Heavy requests make the limit grow only while calls take less than twice their calm time, light ones too where the
+/// Heavy requests make the limit grow only while calls take less than this many times their calm time, light ones too where the
 /// process is saturated. Elsewhere light ones need no such proof: they are cheap, and a constant delay would otherwise
 /// hold down a server that has room. But heavy ones that wait for each other gain nothing from more of them, and
 /// each one takes memory of the apiserver.
-const ROOM: f64 = 2.0;
+const ROOM: f64 = 1.7;
+/// Heavy requests that are refused are short of seats only if, with one more of them, this share of L was in use: a little
+/// less than what the lowest lanes may have.
+const HEAVY_SHARE: f64 = 0.25;
 /// A saturated process is trimmed while calls take more than this many times their calm time.
 const QUEUE: f64 = 3.0;
 /// A steep cut starts at no more than this many times the seats that were in use: unused head-room is not capacity.
 const HEAD_ROOM: f64 = 2.0;
 /// A mild one takes at most this share of unused head-room with it: it may be noise.
 const MILD_HEAD_ROOM: f64 = 0.7;
-/// While more than this many times L is in use, the last cut has not had its effect.
+/// While more than this many times L is in use, the last cut has not had its effect ...
 const DRAINED: f64 = 1.1;
+/// ... but it is waited for no longer than this: floors may keep more than L in use for good.
+const DRAIN_TICKS: u32 = 3;
+/// Ticks of room before heavy requests make the limit grow beyond its start: one such tick between two LISTs is none.
+const ROOM_TICKS: u32 = 8;
 /// Jitter of a cut.
 const JITTER: f64 = 0.1;
 /// Heavy requests may always run a twentieth of the time: one whose turn it is must be served.
@@ -94,6 +103,7 @@ pub(super) struct Limit {
     /// Where L returns to by itself.
     start: f64,
     calm_ticks: u32,
+    room_ticks: u32,
     /// Where the last cut began, and the ticks since.
     height: Option<(f64, u32)>,
     /// Share of the time in which heavy requests may run.
@@ -107,6 +117,7 @@ impl Limit {
             bounds: (0.0, 0.0),
             start: 0.0,
             calm_ticks: 0,
+            room_ticks: 0,
             height: None,
             duty: 1.0,
         };
@@ -160,9 +171,10 @@ impl Limit {
     pub(super) fn step(&mut self, signal: Signal, demand: Demand, random: &mut Random) -> Step {
         self.height =
             self.height.filter(|(_, age)| *age < HEIGHT_TICKS).map(|(height, age)| (height, age + 1));
+        self.room_ticks = if signal.ratio < ROOM { self.room_ticks + 1 } else { 0 };
         let unmet = demand.light_unmet || demand.heavy_unmet;
         // A ratio of QUEUE weighs as much as the pressure at which cuts begin.
-        let queue = if signal.saturated && unmet { BROWN * signal.ratio / QUEUE } else { 1.0 };
+        let queue = if unmet { BROWN * signal.queue / QUEUE } else { 1.0 };
         if signal.pressure < CALM {
             self.calm_ticks += 1;
             return match self.trim(queue, demand, random) {
@@ -209,18 +221,21 @@ impl Limit {
 
     /// Whether what was let in before the last cut is through.
     fn is_drained(&self, demand: Demand) -> bool {
-        f64::from(demand.used.0) <= DRAINED * self.value + 1.0
+        let is_recent = self.height.is_some_and(|(_, age)| age <= DRAIN_TICKS);
+        !is_recent || f64::from(demand.used.0) <= DRAINED * self.value + 1.0
     }
 
     fn grow(&mut self, signal: Signal, demand: Demand) -> Step {
         // Refusals count as demand: telemetry alone may fill no more than its own 60 %, and a limit that waits
         // for more than that would hold it down on a server with room.
         let is_used = |peak: Seats| f64::from(peak.0) > USED_SHARE * self.value;
-        let has_room = signal.ratio < ROOM;
-        let light = (demand.light_unmet || is_used(demand.light_peak)) && (has_room || !signal.saturated);
-        let heavy = (demand.heavy_unmet || is_used(demand.peak)) && has_room;
+        let has_room = signal.queue < ROOM;
+        let light = (demand.light_unmet || is_used(demand.light_peak)) && has_room;
+        // Where memory refuses them, more seats would let in nobody.
+        let is_short = f64::from((demand.peak + Seats::MAX_PER_REQUEST).0) > HEAVY_SHARE * self.value;
+        let heavy = (demand.heavy_unmet && is_short || is_used(demand.peak)) && self.room_ticks >= ROOM_TICKS;
         // Below its start L returns without demand, or the first burst after a quiet storm's end would be refused.
-        let returns = self.value < self.start && !(signal.saturated && signal.ratio > ROOM);
+        let returns = self.value < self.start && has_room;
         if self.calm_ticks < CALM_TICKS {
             return Step::Hold;
         }
@@ -233,7 +248,11 @@ impl Limit {
         }
         let is_near =
             self.height.is_some_and(|(height, _)| (NEAR.0 * height..NEAR.1 * height).contains(&self.value));
-        let (growth, least) = if is_near { (GROWTH_NEAR, 0.25) } else { (GROWTH, 1.0) };
+        let (growth, least) = match is_near {
+            true => (GROWTH_NEAR, 0.25),
+            false if demand.light_unmet && light => (GROWTH_WELL, 1.0),
+            false => (GROWTH, 1.0),
+        };
         self.set(self.value + (self.value * growth).max(least));
         Step::Grow
     }
@@ -252,15 +271,15 @@ mod tests {
     }
 
     fn signal(pressure: f64) -> Signal {
-        Signal { pressure, ratio: pressure, saturated: false, brake: false }
+        Signal { pressure, ratio: pressure, queue: 1.0, brake: false }
     }
 
     #[test]
     fn heavy_demand_needs_room_and_light_demand_does_not() {
         let (mut limit, mut random) = (limit(100), Random::new(1));
-        let heavy = Demand { heavy_unmet: true, ..Demand::default() };
+        let heavy = Demand { heavy_unmet: true, peak: Seats(20), ..Demand::default() };
         let mut step = |ratio, demand| limit.step(Signal { ratio, ..signal(1.0) }, demand, &mut random);
-        step(1.0, heavy);
+        (1..ROOM_TICKS).for_each(|_| assert_eq!(step(1.0, heavy), Step::Hold));
         assert_eq!(step(1.0, heavy), Step::Grow);
         assert_eq!(
             step(9.0, heavy),
@@ -307,7 +326,7 @@ mod tests {
             Step::Grow,
             "somebody was refused"
         );
-        assert_eq!(limit.seats(), Seats(108));
+        assert_eq!(limit.seats(), Seats(112));
     }
 
     #[test]
@@ -337,9 +356,15 @@ mod tests {
     fn a_cut_waits_until_the_one_before_has_drained() {
         let (mut limit, mut random) = (limit(100), Random::new(1));
         let full = Demand { used: Seats(200), ..demand(200, true) };
-        assert_eq!(limit.step(signal(2.0), full, &mut random), Step::Hold);
-        assert_eq!(limit.step(signal(2.0), Demand { used: Seats(100), ..full }, &mut random), Step::Cut);
-        assert_eq!(limit.step(signal(5.0), full, &mut random), Step::Cut, "unless it is urgent");
+        let mut steps = |pressure| limit.step(signal(pressure), full, &mut random);
+        assert_eq!([steps(2.0), steps(2.0), steps(2.0)], [Step::Cut, Step::Hold, Step::Hold]);
+        assert_eq!(steps(5.0), Step::Cut, "unless it is urgent");
+        assert_eq!(
+            [steps(2.0), steps(2.0), steps(2.0), steps(2.0)],
+            [Step::Hold, Step::Hold, Step::Hold, Step::Cut]
+        );
+        let drained = Demand { used: Seats(50), ..full };
+        assert_eq!(limit.step(signal(2.0), drained, &mut random), Step::Cut);
     }
 
     #[test]
@@ -357,12 +382,12 @@ mod tests {
     #[test]
     fn a_saturated_process_is_trimmed_to_its_queue_where_somebody_is_refused_anyway() {
         let (mut limit, mut random) = (limit(100), Random::new(1));
-        let full = Signal { ratio: 10.0, saturated: true, ..signal(1.0) };
+        let full = Signal { ratio: 10.0, queue: 10.0, ..signal(1.0) };
         assert_eq!(limit.step(full, demand(100, false), &mut random), Step::Hold, "nobody is refused");
         assert_eq!(limit.step(full, demand(100, true), &mut random), Step::Cut);
-        let delayed = Signal { saturated: false, ..full };
+        let delayed = Signal { queue: 1.0, ..full };
         assert_eq!(limit.step(delayed, demand(100, true), &mut random), Step::Grow, "the process is well");
-        let busy = Signal { ratio: 2.5, ..full };
+        let busy = Signal { queue: 2.5, ..full };
         assert_eq!(
             limit.step(busy, demand(100, true), &mut random),
             Step::Hold,

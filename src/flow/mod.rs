@@ -28,6 +28,7 @@ mod cohort;
 mod control;
 mod decision;
 mod diagnosis;
+mod discount;
 mod estimate;
 mod harm;
 mod key;

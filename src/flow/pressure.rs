@@ -19,9 +19,10 @@
 //! Calls that still wait for their first byte count with their age: a server that answers nobody gives no samples.
 //! Calm is learnt only when told that all is calm, or, for what has no calm yet, while the probes are well.
 
+use super::control::Tolerance;
 use super::decision::{End, Level, Outcome};
 use super::diagnosis::Cause;
-use super::estimate::{Estimates, Sample};
+use super::estimate::{Estimates, Recent, Sample};
 use super::harm::{Harm, Judged};
 use super::key::{Reach, Shape};
 use super::levels::{LevelNumber, Levels};
@@ -108,8 +109,9 @@ pub(super) struct Signal {
     pub(super) pressure: f64,
     /// Times slower than calm, whatever the objectives: use. It decides whether heavy requests have room.
     pub(super) ratio: f64,
-    /// The process itself is slow, by its own probe: more at once would only be queue.
-    pub(super) saturated: bool,
+    /// The same as far as the process's own probe is slow too: more at once would only be queue. 1 where that is not
+    /// known.
+    pub(super) queue: f64,
     /// So many calls got no answer at all that the brake is due.
     pub(super) brake: bool,
 }
@@ -126,6 +128,7 @@ struct View {
 struct Reading {
     weight: f32,
     slowdown: Rounded,
+    ratio: Rounded,
     reach: Reach,
     level: LevelNumber,
 }
@@ -138,8 +141,7 @@ pub(super) struct Inputs<'a> {
     pub(super) losses: Losses,
     /// Share of all work that LISTs which reach etcd made lately: shedding them would help a slow etcd.
     pub(super) etcd_work: f64,
-    /// By what the pressure of calls and of the `/livez` probe is divided: what could not be cured.
-    pub(super) tolerance: (f64, f64),
+    pub(super) tolerance: Tolerance,
     /// All may be called calm.
     pub(super) learn: bool,
     pub(super) tick: u32,
@@ -158,6 +160,8 @@ pub(super) struct Pressure {
     levels: Levels,
     losses: Losses,
     pub(super) cause: Cause,
+    /// The process is well by its own probe, beside what is slow; without a probe, the median call is.
+    pub(super) is_well: bool,
     /// Slowdown of the median key and of writes, and refusals by levels, as of the last tick.
     pub(super) keys: f64,
     pub(super) writes: f64,
@@ -169,7 +173,7 @@ pub(super) struct Pressure {
 impl Pressure {
     pub(super) fn new() -> Self {
         Self {
-            signal: Signal { pressure: 1.0, ratio: 1.0, saturated: false, brake: false },
+            signal: Signal { pressure: 1.0, ratio: 1.0, queue: 1.0, brake: false },
             whole: 1.0,
             livez: History::default(),
             cached: History::default(),
@@ -178,6 +182,7 @@ impl Pressure {
             levels: Levels::default(),
             losses: Losses::default(),
             cause: Cause::None,
+            is_well: true,
             keys: 1.0,
             writes: 1.0,
             congested: 0,
@@ -188,6 +193,16 @@ impl Pressure {
     /// 1 is calm; times slower than calm, bounded by the objectives, without what shedding cannot help.
     pub(super) fn value(&self) -> f64 {
         self.signal.pressure
+    }
+
+    /// Whether calls that reach this far are slow without any fault of the process, so that they only wait.
+    pub(super) fn is_waiting(&self, reach: Reach) -> bool {
+        self.cause == Cause::ApfLevel || excused(self.cause)(reach)
+    }
+
+    /// How many times slower than in calm the median call is, whatever the objectives.
+    pub(super) fn ratio(&self) -> f64 {
+        self.signal.ratio
     }
 
     /// As [`Pressure::value`], with everything.
@@ -222,20 +237,24 @@ impl Pressure {
         self.hear(inputs);
         let quick = self.is_well(&self.livez, inputs.objectives, CALM) == Some(true)
             && self.is_well(&self.consistent, inputs.objectives, CALM) != Some(false);
-        let (ratios, writes) = self.read(estimates, inputs, quick);
+        let writes = self.read(estimates, inputs, quick);
         self.remember_losses(inputs.losses);
         let whole = self.view(inputs, |_, _| true);
         let (cause, now) = self.find(inputs, whole);
         self.cause = cause;
-        self.keys = self.median(|_| true).unwrap_or(1.0);
+        self.keys = self.median(|reading| Some(reading.slowdown)).unwrap_or(1.0);
         self.writes = writes.median().unwrap_or(1.0);
         self.congested = inputs.losses.congested as u32;
-        let ratio = ratios.median().unwrap_or(1.0);
+        let excused = excused(cause);
+        let ratio = self.median(|reading| (!excused(reading.reach)).then_some(reading.ratio)).unwrap_or(1.0);
         self.whole += (whole.pressure - self.whole) * FRESH;
         self.signal.pressure += (now - self.signal.pressure) * FRESH;
         self.signal.ratio += (ratio - self.signal.ratio) * FRESH;
-        self.signal.saturated = self.livez.slowdown().is_some_and(|slowdown| slowdown >= PROBE_SLOW);
-        let excused = excused(cause);
+        self.is_well =
+            self.is_well(&self.livez, inputs.objectives, whole.pressure).unwrap_or(ratio < PROBE_SLOW);
+        // Without a probe that is slow too, it is not the process that is slow.
+        let witness = self.livez.slowdown().map_or(1.0, |slowdown| slowdown / inputs.tolerance.witness);
+        self.signal.queue = self.signal.ratio.min(witness).max(1.0);
         let timed_out = counted(&self.losses.timed_out, excused);
         self.signal.brake = timed_out >= BRAKE_MIN && timed_out > BRAKE_SHARE * self.losses.ended;
         self.signal
@@ -261,11 +280,11 @@ impl Pressure {
         }
     }
 
-    /// The windows: readings for the medians, ratios of all and slowdowns of writes.
-    fn read(&mut self, estimates: &mut Estimates, inputs: &Inputs<'_>, quick: bool) -> (Weights, Weights) {
-        let (mut ratios, mut writes) = (Weights::default(), Weights::default());
+    /// The windows: readings for the medians, and the slowdowns of writes.
+    fn read(&mut self, estimates: &mut Estimates, inputs: &Inputs<'_>, quick: bool) -> Weights {
+        let mut writes = Weights::default();
         let (objectives, learn) = (inputs.objectives, inputs.learn);
-        let saturated = self.signal.saturated;
+        let saturated = self.signal.queue >= PROBE_SLOW;
         let readings = &mut self.readings;
         readings.clear();
         estimates.pass(
@@ -278,18 +297,14 @@ impl Pressure {
                 learnt(baseline, reading.median, (learn && f64::from(slowdown) < LEARN && !saturated, quick))
             },
             |recent| {
-                let (weight, slowdown) = (recent.weight, recent.slowdown);
-                readings.push(Reading { weight, slowdown, reach: recent.reach, level: recent.level });
-                ratios.add(recent.ratio, weight);
+                let Recent { weight, slowdown, ratio, reach, level, .. } = *recent;
+                readings.push(Reading { weight, slowdown, ratio, reach, level });
                 if recent.reach == Reach::Write {
                     writes.add(slowdown, weight);
                 }
             },
         );
-        if let Some(micros) = self.livez.latest() {
-            ratios.add(Rounded::of(ratio_of(self.livez.baseline(), micros)), PROBE_WEIGHT);
-        }
-        (ratios, writes)
+        writes
     }
 
     /// What presses, and the pressure that is left once what shedding cannot help is left out.
@@ -330,12 +345,9 @@ impl Pressure {
         })
     }
 
-    /// Whether it is the writes that are slow in a slow level: its reads are well, or it has none and there are no
-    /// writes elsewhere to compare with.
+    /// Whether only writes are slow in a slow level: its reads are well, or it has none. A queue makes all wait.
     fn are_writes_alone(&self, inputs: &Inputs<'_>, slow: LevelNumber) -> bool {
-        let reads = self.view(inputs, |reach, level| level == slow && reach != Reach::Write);
-        let elsewhere = self.view(inputs, |reach, level| level != slow && reach == Reach::Write);
-        if reads.weight > 0.0 { reads.pressure < CALM } else { elsewhere.weight == 0.0 }
+        self.view(inputs, |reach, level| level == slow && reach != Reach::Write).pressure < CALM
     }
 
     /// Pressure over the part of the calls that `counts`.
@@ -347,7 +359,7 @@ impl Pressure {
             }
         }
         let weight = weights.total();
-        let (calls, livez) = inputs.tolerance;
+        let Tolerance { calls, livez, .. } = inputs.tolerance;
         if let Some(slowdown) = self.livez_slowdown(inputs.objectives) {
             weights.add(Rounded::of(slowdown * (calls / livez) as f32), PROBE_WEIGHT);
         }
@@ -366,10 +378,13 @@ impl Pressure {
         View { pressure: (median.max(harm).max(lost).max(refused) / calls).max(1.0), weight }
     }
 
-    fn median(&self, counts: impl Fn(&Reading) -> bool) -> Option<f64> {
+    /// The middle of what `value` takes from the readings.
+    fn median(&self, value: impl Fn(&Reading) -> Option<Rounded>) -> Option<f64> {
         let mut weights = Weights::default();
-        for reading in self.readings.iter().filter(|reading| counts(reading)) {
-            weights.add(reading.slowdown, reading.weight);
+        for reading in &self.readings {
+            if let Some(value) = value(reading) {
+                weights.add(value, reading.weight);
+            }
         }
         weights.median()
     }
@@ -388,7 +403,7 @@ impl Pressure {
     fn is_well(&self, probe: &History, objectives: &Objectives, pressure: f64) -> Option<bool> {
         let slowdown = probe.slowdown()?;
         let harmed = f64::from(objectives.of(Shape::Object)) * pressure / CALM;
-        Some(slowdown < PROBE_SLOW || slowdown * f64::from(probe.baseline()) < PROBE_SHARE * harmed)
+        Some(slowdown < PROBE_SLOW || f64::from(probe.middle()) < PROBE_SHARE * harmed)
     }
 
     fn remember_losses(&mut self, new: Losses) {
@@ -514,7 +529,7 @@ mod tests {
                 probes: &probes,
                 losses,
                 etcd_work: self.etcd_work,
-                tolerance: (1.0, 1.0),
+                tolerance: Tolerance::NONE,
                 learn: self.learn,
                 tick: self.tick,
             };
@@ -584,7 +599,7 @@ mod tests {
     fn a_slow_process_presses_and_is_called_cpu() {
         let mut bench = calm();
         let signal = bench.run(4, |_| 600, [500, 500, 500]);
-        assert!(signal.pressure > BROWN && signal.saturated, "{signal:?}");
+        assert!(signal.pressure > BROWN && signal.queue > 3.0, "{signal:?}");
         assert_eq!(bench.pressure.cause, Cause::Cpu);
     }
 

@@ -119,9 +119,14 @@ impl History {
         if self.taught < BASELINE_ANSWERS || self.heard < 3 || self.age >= FRESH_TICKS {
             return None;
         }
+        Some(f64::from((self.middle() / self.baseline).clamp(1.0, RATIO_MAX)))
+    }
+
+    /// The middle of the last three times, in microseconds.
+    pub(super) fn middle(&self) -> f32 {
         let mut last = self.last;
         last.sort_unstable_by(f32::total_cmp);
-        Some(f64::from((last[1] / self.baseline).clamp(1.0, RATIO_MAX)))
+        last[1]
     }
 }
 

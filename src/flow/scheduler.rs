@@ -80,6 +80,10 @@ pub struct Scheduler {
     pub(super) random: Random,
     /// Admitted requests without a first byte, oldest first.
     pub(super) pending: Ends,
+    /// Those of them that only wait and have given back most of their seats.
+    pub(super) idling: Ends,
+    /// Tenths of seats that the next of those keeps.
+    pub(super) kept_tenths: u32,
     /// Watches in their first burst, oldest first: those that begin with changes, and those that begin with all objects.
     pub(super) bursting: [Ends; 2],
     /// Requests that wait, in all lanes.
@@ -129,6 +133,8 @@ impl Scheduler {
             limit,
             random: Random::new(seed),
             pending: Ends::default(),
+            idling: Ends::default(),
+            kept_tenths: 0,
             bursting: [Ends::default(); 2],
             waiting: 0,
             verdicts: Vec::with_capacity(256),
@@ -162,7 +168,7 @@ impl Scheduler {
         if self.tickets[index].phase != Phase::Pending {
             return;
         }
-        self.tickets.unlink(&mut self.pending, index, Chain::Time);
+        self.unlink_pending(index);
         self.sample_first_byte(now, index, level);
         match self.tickets[index].kind {
             Kind::Short => self.tickets[index].phase = Phase::Answering,
@@ -247,7 +253,7 @@ impl Scheduler {
     /// Why the apiserver is slow, as far as can be told.
     #[must_use]
     pub fn diagnosis(&self) -> Diagnosis {
-        Diagnosis::default()
+        Diagnosis { cause: self.pressure.cause, ..Diagnosis::default() }
     }
 
     /// What is worth keeping over a restart.
@@ -278,18 +284,20 @@ impl Scheduler {
             self.tickets.push_back(&mut self.expendable, index, Chain::Queue);
         }
         self.tickets.push_back(&mut self.pending, index, Chain::Time);
+        self.discount_at_once(index);
     }
 
     /// Takes a request's seats back and corrects what its flow was charged.
     fn release(&mut self, now: Instant, index: u32) {
         let slot = &mut self.tickets[index];
         let seats = std::mem::take(&mut slot.seats);
+        let was_lent = std::mem::take(&mut slot.lent);
         let need = Need { seats, ..Need::of(slot) };
         slot.bytes = 0;
         match slot.account {
             Account::Exempt => {}
             Account::BreakGlass => self.break_glass = self.break_glass.saturating_sub(seats),
-            Account::Limited if seats == Seats::ZERO => {}
+            Account::Limited if seats == Seats::ZERO && !was_lent => {}
             Account::Limited => {
                 self.ledger.give_back(need);
                 self.clients.give_back(slot.lane, slot.client, seats);
@@ -361,6 +369,7 @@ impl Scheduler {
         let sample = Sample { shape: slot.key.shape, reach: slot.key.reach, level, micros };
         self.estimates.sample(place, sample, self.ticks);
         let baseline = self.estimates.baseline(place);
+        let sample = Sample { level: level.or_else(|| Some(self.estimates.level(place))), ..sample };
         self.pressure.judge(slot.lane, sample, baseline, (&self.settings.objectives, self.ticks));
     }
 
@@ -396,7 +405,7 @@ impl Scheduler {
             return;
         }
         match phase {
-            Phase::Pending => self.tickets.unlink(&mut self.pending, index, Chain::Time),
+            Phase::Pending => self.unlink_pending(index),
             Phase::Bursting => self.leave_burst(index),
             _ => {}
         }

@@ -149,6 +149,12 @@ impl Ledger {
         self.memory.give_back(need.lane, need.bytes);
     }
 
+    /// A request that goes on gives back some of its seats.
+    pub(super) fn lend(&mut self, need: Need) {
+        self.lanes[need.lane.index()].requests += 1;
+        self.give_back(need);
+    }
+
     pub(super) fn share(&self, lane: Lane) -> Share {
         self.shares[lane.index()]
     }

@@ -56,6 +56,7 @@ impl Scheduler {
         self.warming.tick(now);
         self.cohorts.tick(now, self.ledger.has_spare(Lane::Telemetry, Seats::ZERO));
         self.cutting = step == Step::Cut;
+        self.discount(now);
         self.resize();
         self.tick_retries(now);
         self.wake(now);
@@ -183,13 +184,14 @@ impl Scheduler {
 
     /// Undoes a cut that lowered work and not pressure.
     fn test_controllability(&mut self, signal: Signal, demand: Demand) {
-        let livez = self.pressure.livez_slowdown(&self.settings.objectives).unwrap_or(1.0);
+        let pressure = self.pressure.livez_slowdown(&self.settings.objectives).unwrap_or(1.0);
+        let livez = (f64::from(pressure), self.pressure.livez.slowdown().unwrap_or(1.0));
         let moment = Moment {
             pressure: signal.pressure,
             capacity: self.limit.capacity(),
             used: f64::from(demand.used.0),
             work: self.work.tick(),
-            livez: livez.into(),
+            livez,
         };
         let back = self.control.tick(&moment);
         let is_cutting = matches!(self.recovery.state(), State::Normal | State::Brown);
@@ -217,17 +219,19 @@ impl Scheduler {
     /// Calls beyond their objective that still wait for a first byte count as slow now: a server that answers
     /// nobody would otherwise look idle.
     fn sample_overdue(&mut self, now: Instant) {
-        let mut index = self.pending.first;
-        for _ in 0..OVERDUE_MAX {
-            if index == NIL {
-                return;
+        for first in [self.idling.first, self.pending.first] {
+            let mut index = first;
+            for _ in 0..OVERDUE_MAX / 2 {
+                if index == NIL {
+                    break;
+                }
+                let slot = &self.tickets[index];
+                let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
+                if micros as f32 > self.settings.objectives.of(slot.key.shape) && slot.is_judged() {
+                    self.sample(index, micros, None);
+                }
+                index = self.tickets.next(index, Chain::Time);
             }
-            let slot = &self.tickets[index];
-            let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
-            if micros as f32 > self.settings.objectives.of(slot.key.shape) && slot.is_judged() {
-                self.sample(index, micros, None);
-            }
-            index = self.tickets.next(index, Chain::Time);
         }
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Slot {
     pub(super) heavy: bool,
     /// It is to be reset.
     pub(super) is_reset: bool,
+    /// It only waits, and gave back most of its seats.
+    pub(super) lent: bool,
     /// Bytes of a large answer that it may be sending; 0 for all others.
     pub(super) bytes: u64,
     /// How its client came: before it was told to, as it was told, or without an appointment.
@@ -253,6 +255,7 @@ impl Slot {
             seats: Seats::ONE,
             heavy: false,
             is_reset: false,
+            lent: false,
             bytes: 0,
             coming: Coming::Stranger,
             queue: 0,

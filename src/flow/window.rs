@@ -72,6 +72,12 @@ impl Window {
         self.halvings = (self.halvings + 1).min(HALVINGS_MAX);
     }
 
+    /// Whether a sample takes at least half as long as the slowest that is kept.
+    pub(super) fn is_slow_for(&self, micros: u32) -> bool {
+        let len = self.len as usize;
+        len == 0 || micros as f32 >= 0.5 * f32::from_bits(u32::from(self.kept[len - 1]) << 16)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -291,7 +291,7 @@ impl Run {
             assert_eq!((lane.watches, lane.streams), (0, 0));
         }
         assert!(self.scheduler.clients.is_empty());
-        assert_eq!(self.scheduler.pending.len, 0);
+        assert_eq!([self.scheduler.pending.len, self.scheduler.idling.len], [0, 0]);
         assert_eq!(self.scheduler.bursting.map(|ends| ends.len), [0, 0]);
         assert_eq!(self.scheduler.expendable.len, 0);
         assert!(self.scheduler.watches.is_empty());

@@ -2,7 +2,7 @@
 
 use super::world::{Client, Tally, World, percentile};
 use super::*;
-use crate::flow::{LimitSettings, MemorySettings, Settings, State};
+use crate::flow::{Cause, LimitSettings, MemorySettings, Settings, State};
 use crate::units::Seats;
 
 const CALM: u64 = 20_000;
@@ -220,4 +220,135 @@ fn lost_capacity_is_paid_by_the_low_lanes() {
     let (leases, operator) = (sum(&world, &leases), sum(&world, &operator));
     assert!(leases.refused.is_empty() && operator.refused.is_empty());
     assert!(percentile(&leases.answered, 99) < Duration::from_secs(1));
+}
+
+/// A busy control plane on 16 cores: leases, an operator, controllers that write, readers from the cache, and telemetry
+/// that LISTs from the cache now and then.
+fn busy(world: &mut World) -> (Vec<usize>, Vec<usize>) {
+    let mut protected = leases(world);
+    protected.extend(operator(world));
+    let call = |lane, key, work, millis, identity| Client {
+        lane,
+        key,
+        work,
+        bytes: 4_000,
+        period: Duration::from_millis(millis),
+        identity,
+        times: usize::MAX,
+        starts: at(identity % 1_000),
+        stops: at(u64::MAX / 2_000_000),
+    };
+    let write = key("PATCH", "/api/v1/namespaces/shop/pods/web/status", "");
+    let read = key("GET", "/api/v1/namespaces/shop/configmaps/one", "resourceVersion=0");
+    let list = key("GET", "/api/v1/namespaces/shop/endpoints", "resourceVersion=0");
+    for client in 0..20 {
+        protected.push(world.add(call(Lane::ControlPlane, write, 3_000, 200, 2_000 + client * 7)));
+        protected.push(world.add(call(Lane::Platform, read, 1_000, 100, 3_000 + client * 3)));
+    }
+    let low = (0..100)
+        .map(|client| {
+            let lane = if client % 2 == 0 { Lane::Workload } else { Lane::Telemetry };
+            world.add(call(lane, if client % 4 < 2 { list } else { read }, 4_000, 500, 5_000 + client * 5))
+        })
+        .collect();
+    (protected, low)
+}
+
+fn refused(world: &World, clients: &[usize]) -> f64 {
+    let all = sum(world, clients);
+    all.refused.len() as f64 / (all.refused.len() + all.answered.len()) as f64
+}
+
+/// etcd answers 400 ms late for a minute. Expected: the finding says so, nobody is shed for it, least of all telemetry,
+/// which reads from the cache.
+#[test]
+fn slow_etcd_is_no_reason_to_shed_what_does_not_ask_it() {
+    let mut world = World::new(Settings::default(), 16.0);
+    let (protected, low) = busy(&mut world);
+    world.run(at(CALM));
+    world.etcd_delay = Duration::from_millis(400);
+    world.run(at(50_000));
+    assert_eq!(world.scheduler.diagnosis().cause, Cause::Etcd);
+    world.run(at(80_000));
+    assert!(refused(&world, &low) < 0.005, "{}", refused(&world, &low));
+    assert!(refused(&world, &protected) < 0.005, "{}", refused(&world, &protected));
+}
+
+/// A webhook makes one kind of write take two seconds. Expected: no cut, and seats of what only waits are lent out.
+#[test]
+fn a_slow_webhook_sheds_nobody() {
+    let mut world = World::new(Settings::default(), 16.0);
+    let (protected, low) = busy(&mut world);
+    world.run(at(CALM));
+    let write = key("PATCH", "/api/v1/namespaces/shop/pods/web/status", "");
+    world.key_delay = Some((write, Duration::from_secs(2)));
+    world.run(at(50_000));
+    assert_eq!(world.scheduler.diagnosis().cause, Cause::Webhook);
+    world.run(at(80_000));
+    assert!(refused(&world, &low) < 0.005, "{}", refused(&world, &low));
+    assert!(refused(&world, &protected) < 0.005, "{}", refused(&world, &protected));
+}
+
+/// One of the apiserver's own levels queues. Expected: that is its business and sheds nobody else.
+#[test]
+fn a_queue_in_one_priority_level_sheds_nobody_in_the_others() {
+    let mut world = World::new(Settings::default(), 16.0);
+    let (protected, low) = busy(&mut world);
+    world.run(at(CALM));
+    world.lane_delay = Some((Lane::Platform, Duration::from_millis(900)));
+    world.run(at(50_000));
+    assert_eq!(world.scheduler.diagnosis().cause, Cause::ApfLevel);
+    assert!(refused(&world, &low) < 0.005, "{}", refused(&world, &low));
+    assert!(refused(&world, &protected) < 0.005, "{}", refused(&world, &protected));
+}
+
+/// Everything takes half a second longer, the probes too, and no work is added: nothing that shedding could cure.
+/// Expected: a cut begins, is found to be in vain and undone; afterwards nearly nobody is refused.
+#[test]
+fn a_cut_in_vain_is_undone() {
+    let mut world = World::new(Settings::default(), 16.0);
+    let (protected, low) = busy(&mut world);
+    world.run(at(CALM));
+    world.delay = Duration::from_millis(500);
+    world.run(at(40_000));
+    let before = (sum(&world, &low).refused.len(), sum(&world, &protected).refused.len());
+    assert!(before.0 > 0, "a cut begins");
+    world.run(at(100_000));
+    let after =
+        (sum(&world, &low).refused.len() - before.0, sum(&world, &protected).refused.len() - before.1);
+    assert!(after.0 < 200 && after.1 < 20, "of 12,000 and 20,000 calls: {after:?}");
+}
+
+/// A storm that lasts. Expected: after ten seconds the limit stands nearly still on one core; eight cores take longer,
+/// for the limit must first grow to let enough LISTs in.
+#[test]
+fn the_limit_stands_still_under_a_constant_storm() {
+    for (cores, agents_count, work, settle) in [(1.0, 500, 360_000, 10_000), (8.0, 1_000, 20_000, 40_000)] {
+        let mut world = World::new(Settings::default(), cores);
+        leases(&mut world);
+        operator(&mut world);
+        for index in 0..agents_count {
+            world.add(Client {
+                lane: Lane::Telemetry,
+                key: cluster_list("pods"),
+                work,
+                bytes: 39_000_000,
+                period: Duration::ZERO,
+                identity: 100_000 + index,
+                times: usize::MAX,
+                starts: at(CALM + index),
+                stops: at(u64::MAX / 2_000_000),
+            });
+        }
+        world.run(at(CALM + settle));
+        let mut limits = Vec::new();
+        for tick in 0..240 {
+            world.run(at(CALM + settle + tick * 250));
+            limits.push(f64::from(world.snapshot().limit.0));
+        }
+        let mean = limits.iter().sum::<f64>() / limits.len() as f64;
+        let variance = limits.iter().map(|limit| (limit - mean).powi(2)).sum::<f64>() / limits.len() as f64;
+        let variation = variance.sqrt() / mean;
+        assert!(variation <= 0.1, "{cores} cores, {work} us: mean {mean}, variation {variation}");
+    }
 }
