@@ -18,6 +18,7 @@ pub mod io;
 pub mod policy;
 pub mod request;
 pub mod server;
+pub mod sim;
 pub mod telemetry;
 pub mod units;
 pub mod upstream;

@@ -5,6 +5,8 @@
 
 pub mod demo;
 pub mod run;
+pub mod simulate;
+mod simulated;
 pub mod validate;
 
 use std::ffi::OsString;
@@ -44,6 +46,8 @@ enum Command {
     Validate(validate::Args),
     /// Play a telemetry storm without and with spillway, on this machine, no cluster needed
     Demo(demo::Args),
+    /// Play a scenario in virtual time, with this policy or another algorithm in front of a modelled apiserver
+    Simulate(simulate::Args),
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -73,5 +77,6 @@ pub fn dispatch(
             Err(_) => Ending::Failed,
         },
         Command::Demo(args) => demo::run(&args, out, err),
+        Command::Simulate(args) => simulate::run(&args, out, err, colour),
     }
 }

@@ -65,7 +65,8 @@ impl Diagnostic {
 }
 
 /// The known word that `given` most likely was meant to be: at most a third of it mistyped.
-fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = given.to_lowercase();
     let distance = |word: &str| strsim::damerau_levenshtein(&lower, &word.to_lowercase());
     let near = known.into_iter().min_by_key(|word| distance(word))?;
@@ -160,6 +161,14 @@ codes! {
     TooMany = "0104" Error,
     /// A list needs an entry.
     Empty = "0105" Error,
+    /// A lane would have no seat of its own once the limit is at its least.
+    LaneWithoutSeats = "0106" Error,
+    /// The memory budget is less than one ordinary answer takes.
+    MemoryBelowPage = "0107" Error,
+    /// Refusals would be kept back for longer than clients wait for an answer.
+    HoldTooLong = "0108" Error,
+    /// A smaller thing may take longer than a larger one.
+    ObjectivesOutOfOrder = "0109" Error,
     /// Two things have the same name.
     DuplicateName = "0201" Error,
     /// Two listeners have the same address.

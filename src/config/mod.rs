@@ -15,6 +15,7 @@ mod files;
 mod load;
 mod proxy;
 mod quantity;
+mod read_overload;
 mod read_proxy;
 mod read_traffic;
 mod render;
@@ -26,7 +27,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
 pub use load::{API_VERSION, Document, DocumentKind, FileChecks, Loaded, default_policy, load, load_with};
 pub use proxy::*;
 pub use render::{Colour, human, json};

@@ -129,8 +129,15 @@ struct Reading {
     weight: f32,
     slowdown: Rounded,
     ratio: Rounded,
+    shape: Shape,
     reach: Reach,
     level: LevelNumber,
+}
+
+impl Reading {
+    fn is_object(&self) -> bool {
+        matches!(self.shape, Shape::Object | Shape::Write)
+    }
 }
 
 /// What a tick brings in.
@@ -162,7 +169,7 @@ pub(super) struct Pressure {
     pub(super) cause: Cause,
     /// The process is well by its own probe, beside what is slow; without a probe, the median call is.
     pub(super) is_well: bool,
-    /// Slowdown of the median key and of writes, and refusals by levels, as of the last tick.
+    /// Times slower than in calm: the median call about one object, and write; and refusals by levels, as of the last tick.
     pub(super) keys: f64,
     pub(super) writes: f64,
     pub(super) congested: u32,
@@ -237,13 +244,14 @@ impl Pressure {
         self.hear(inputs);
         let quick = self.is_well(&self.livez, inputs.objectives, CALM) == Some(true)
             && self.is_well(&self.consistent, inputs.objectives, CALM) != Some(false);
-        let writes = self.read(estimates, inputs, quick);
+        self.read(estimates, inputs, quick);
         self.remember_losses(inputs.losses);
         let whole = self.view(inputs, |_, _| true);
         let (cause, now) = self.find(inputs, whole);
         self.cause = cause;
-        self.keys = self.median(|reading| Some(reading.slowdown)).unwrap_or(1.0);
-        self.writes = writes.median().unwrap_or(1.0);
+        self.keys = self.median(|reading| reading.is_object().then_some(reading.ratio)).unwrap_or(1.0);
+        self.writes =
+            self.median(|reading| (reading.reach == Reach::Write).then_some(reading.ratio)).unwrap_or(1.0);
         self.congested = inputs.losses.congested as u32;
         let excused = excused(cause);
         let ratio = self.median(|reading| (!excused(reading.reach)).then_some(reading.ratio)).unwrap_or(1.0);
@@ -280,9 +288,8 @@ impl Pressure {
         }
     }
 
-    /// The windows: readings for the medians, and the slowdowns of writes.
-    fn read(&mut self, estimates: &mut Estimates, inputs: &Inputs<'_>, quick: bool) -> Weights {
-        let mut writes = Weights::default();
+    /// The windows: readings for the medians.
+    fn read(&mut self, estimates: &mut Estimates, inputs: &Inputs<'_>, quick: bool) {
         let (objectives, learn) = (inputs.objectives, inputs.learn);
         let saturated = self.signal.queue >= PROBE_SLOW;
         let readings = &mut self.readings;
@@ -297,14 +304,10 @@ impl Pressure {
                 learnt(baseline, reading.median, (learn && f64::from(slowdown) < LEARN && !saturated, quick))
             },
             |recent| {
-                let Recent { weight, slowdown, ratio, reach, level, .. } = *recent;
-                readings.push(Reading { weight, slowdown, ratio, reach, level });
-                if recent.reach == Reach::Write {
-                    writes.add(slowdown, weight);
-                }
+                let Recent { weight, slowdown, ratio, shape, reach, level, .. } = *recent;
+                readings.push(Reading { weight, slowdown, ratio, shape, reach, level });
             },
         );
-        writes
     }
 
     /// What presses, and the pressure that is left once what shedding cannot help is left out.
@@ -505,7 +508,7 @@ mod tests {
         }
 
         fn call(&mut self, lane: Lane, key: &Key, millis: u64, level: u64) {
-            self.estimates.succeeded(key, Some(2_000), self.tick);
+            self.estimates.succeeded(key, None, self.tick);
             let level = Some(self.pressure.level(Level(level)));
             let sample = Sample { shape: key.shape, reach: key.reach, level, micros: millis as u32 * 1_000 };
             let place = self.estimates.place_or_shape(key);

@@ -2,13 +2,12 @@
 //!
 //! Every path that gives seats back ends in `dispatch`, so that nobody waits beside free seats.
 
-use std::time::Duration;
-
 use super::clients::Clients;
+use super::cohort::Cohorts;
 use super::control::Control;
 use super::decision::{End, Kind, Level, Outcome, Ticket, Verdict};
-use super::diagnosis::Diagnosis;
-use super::estimate::{Estimates, Sample};
+use super::diagnosis::Findings;
+use super::estimate::{Ended, Estimates, Sample};
 use super::key::Reach;
 use super::lanes::LaneState;
 use super::levels::LevelNumber;
@@ -17,10 +16,11 @@ use super::pace::Pace;
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
 use super::recovery::Recovery;
-use super::remembered::Remembered;
+use super::returns::Returns;
 use super::seats::{Ledger, Need};
 use super::settings::Settings;
 use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
+use super::warming::Warming;
 use super::watches::Watches;
 use super::work::Work;
 use crate::policy::Lane;
@@ -62,6 +62,9 @@ pub struct Scheduler {
     pub(super) ledger: Ledger,
     pub(super) pace: Pace,
     pub(super) watches: Watches,
+    pub(super) returns: Returns,
+    /// When the last tick was.
+    pub(super) ticked: Instant,
     pub(super) lanes: [LaneState; Lane::COUNT],
     pub(super) clients: Clients,
     pub(super) tickets: Tickets,
@@ -69,6 +72,7 @@ pub struct Scheduler {
     pub(super) pressure: Pressure,
     pub(super) limit: Limit,
     pub(super) control: Control,
+    pub(super) findings: Findings,
     pub(super) work: Work,
     pub(super) recovery: Recovery,
     pub(super) random: Random,
@@ -83,9 +87,16 @@ pub struct Scheduler {
     /// Requests that wait, in all lanes.
     pub(super) waiting: u32,
     pub(super) verdicts: Vec<(Ticket, Verdict)>,
+    /// Running LISTs of telemetry, in the order they came, and those of them that must be reset now.
+    pub(super) expendable: Ends,
+    pub(super) resets: Vec<Ticket>,
+    pub(super) warming: Warming,
+    pub(super) cohorts: Cohorts,
     pub(super) losses: Losses,
     /// Who wanted seats and got none since the last tick.
     pub(super) demand: Demand,
+    /// The last tick could be called calm.
+    pub(super) calm: bool,
     /// The last tick cut the limit.
     pub(super) cutting: bool,
     /// When somebody was last refused, or made to wait, for want of seats.
@@ -109,12 +120,15 @@ impl Scheduler {
             ledger,
             pace: Pace::new(),
             watches: Watches::new(&settings.watches, now),
+            returns: Returns::new(),
+            ticked: now,
             lanes: Lane::ALL.map(|lane| LaneState::new(lane, &settings.lanes[lane.index()], now)),
             clients: Clients::new(),
             tickets: Tickets::new(settings.tickets),
             estimates: Estimates::new(),
             pressure: Pressure::new(),
             control: Control::new(),
+            findings: Findings::default(),
             work: Work::new(),
             recovery: Recovery::new(&limit, now),
             limit,
@@ -125,8 +139,13 @@ impl Scheduler {
             bursting: [Ends::default(); 2],
             waiting: 0,
             verdicts: Vec::with_capacity(256),
+            expendable: Ends::default(),
+            resets: Vec::with_capacity(64),
+            warming: Warming::new(),
+            cohorts: Cohorts::new(now),
             losses: Losses::default(),
             demand: Demand::default(),
+            calm: false,
             cutting: false,
             short_of_seats: None,
             ticks: 0,
@@ -202,6 +221,7 @@ impl Scheduler {
         let has_answered = slot.phase != Phase::Waiting;
         if has_answered && slot.account == Account::Limited {
             self.losses.add(&outcome, slot.key.reach);
+            self.heed(now, index, outcome.end);
             if outcome.end == End::Success {
                 self.learn(now, index, &outcome);
             }
@@ -229,31 +249,7 @@ impl Scheduler {
     /// A refusal that was kept back has been told, or its client went away.
     pub fn released(&mut self, now: Instant) {
         let _ = self.no_earlier(now);
-    }
-
-    /// Moves the requests that must be reset now to the end of `into`. Each stays known until it is finished or
-    /// cancelled, which the caller does as it resets them.
-    pub fn take_resets(&mut self, into: &mut Vec<Ticket>) {
-        let _ = into;
-    }
-
-    /// Why the apiserver is slow, as far as can be told.
-    #[must_use]
-    pub fn diagnosis(&self) -> Diagnosis {
-        Diagnosis { cause: self.pressure.cause, ..Diagnosis::default() }
-    }
-
-    /// What is worth keeping over a restart.
-    #[must_use]
-    pub fn remember(&self) -> Remembered {
-        Remembered { version: Remembered::VERSION, ..Remembered::default() }
-    }
-
-    /// Takes back what was remembered `age` ago. Call it before the first request. Numbers that cannot be are left
-    /// out; the count of calls taken over is returned.
-    pub fn recall(&mut self, remembered: &Remembered, age: Duration) -> usize {
-        let _ = (remembered, age);
-        0
+        self.returns.released();
     }
 
     /// Gives a request its seats; it is in no chain.
@@ -266,7 +262,10 @@ impl Scheduler {
         lane.admitted += 1;
         lane.begin(slot.kind);
         self.watches.begin(slot.lane, slot.flow, slot.kind);
-        lane.retry.admitted();
+        lane.retry.admitted(slot.heavy);
+        if slot.is_expendable() {
+            self.tickets.push_back(&mut self.expendable, index, Chain::Queue);
+        }
         self.tickets.push_back(&mut self.pending, index, Chain::Time);
         self.discount_at_once(index);
     }
@@ -287,7 +286,7 @@ impl Scheduler {
                 self.clients.give_back(slot.lane, slot.client, seats);
                 let ran = now.since(slot.admitted);
                 if slot.heavy {
-                    self.pace.ran(now, ran);
+                    self.pace.ran(now, ran, seats);
                 }
                 if slot.charged > SeatSeconds::ZERO {
                     // A victim of congestion is not billed for it: time counts as it would have passed in calm.
@@ -295,7 +294,28 @@ impl Scheduler {
                     let queues = self.lanes[slot.lane.index()].queues_mut(slot.heavy);
                     queues.settle((slot.queue, slot.kind_turn), slot.charged, seats.held_for(held));
                 }
+                if self.tickets[index].is_expendable() {
+                    self.tickets.unlink(&mut self.expendable, index, Chain::Queue);
+                }
             }
+        }
+    }
+
+    /// What an end says about the apiserver's whereabouts and its caches.
+    fn heed(&mut self, now: Instant, index: u32, end: End) {
+        let slot = &self.tickets[index];
+        match end {
+            End::Warming { retry_after_seconds } if slot.key.is_read() => {
+                self.warming.closed(slot.key.resource, now, retry_after_seconds);
+            }
+            End::Success if slot.key.is_read() && !self.warming.is_empty() => {
+                self.warming.succeeded(slot.key.resource, now);
+            }
+            End::Closing => {
+                self.recovery.closing(now, &mut self.limit);
+                self.ledger.resize(self.limit.seats(), &self.settings.lanes, self.settings.heavy_percent);
+            }
+            _ => {}
         }
     }
 
@@ -346,7 +366,11 @@ impl Scheduler {
             (slot.kind, slot.key, slot.unsampled.take())
         };
         // What a watch or session carried in its life is not what its start costs.
-        self.estimates.succeeded(&key, (kind == Kind::Short).then_some(outcome.bytes), self.ticks);
+        let ended = (kind == Kind::Short).then(|| Ended {
+            bytes: outcome.bytes,
+            calm: self.calm.then(|| now.since(self.tickets[index].admitted)),
+        });
+        self.estimates.succeeded(&key, ended, self.ticks);
         if let Some((micros, level)) = unsampled {
             self.sample(index, micros, level);
         }

@@ -3,6 +3,7 @@
 //! Plain numbers for metrics, the status page and the demo. Counters only ever grow; gauges are of this moment.
 
 use super::decision::Reason;
+use super::diagnosis::Diagnosis;
 use super::recovery::State;
 use super::scheduler::Scheduler;
 use crate::policy::Lane;
@@ -15,6 +16,14 @@ pub struct Snapshot {
     pub state: State,
     /// The limit L.
     pub limit: Seats,
+    /// The same with its fraction.
+    pub limit_exact: f64,
+    /// By what slowness is divided before it counts, because a cut did not cure it; 1 is none.
+    pub tolerance: f64,
+    /// Cuts that were undone so far.
+    pub cuts_undone: u32,
+    /// What presses, and the numbers behind it.
+    pub diagnosis: Diagnosis,
     /// How many times slower than calm, bounded by the objectives; 1 is calm.
     pub pressure: f64,
     /// Seats in use under the limit.
@@ -27,6 +36,16 @@ pub struct Snapshot {
     pub baselines: u32,
     /// Requests, watches and sessions known, in all lanes.
     pub tickets: u32,
+    /// Estimated bytes of large answers in flight.
+    pub response_bytes: u64,
+    /// The part of the time during which heavy requests may run: below 1, pauses follow them.
+    pub heavy_duty: f64,
+    /// Refused clients that came back before they were told to, so far.
+    pub early_returns: u64,
+    /// Refusals that are kept back at this moment.
+    pub held: u32,
+    /// Requests refused because their client came early again and again, so far.
+    pub penalised: u64,
     /// The lanes, indexed by [`Lane::index`].
     pub lanes: [LaneSnapshot; Lane::COUNT],
 }
@@ -95,12 +114,21 @@ impl Scheduler {
         Snapshot {
             state: self.recovery.state(),
             limit: self.limit.seats(),
+            limit_exact: self.limit.value(),
+            tolerance: self.control.tolerance().calls,
+            cuts_undone: self.control.undone,
+            diagnosis: self.diagnosis(),
             pressure: self.pressure.value(),
             used: self.ledger.used(),
             heavy: self.ledger.heavy(),
             exempt: self.exempt,
             baselines: self.estimates.baselines(),
             tickets: self.tickets.known(),
+            response_bytes: self.ledger.memory.in_flight(),
+            heavy_duty: self.pace.duty(),
+            early_returns: self.returns.early,
+            held: self.returns.held(),
+            penalised: self.returns.penalised,
             lanes,
         }
     }
