@@ -53,8 +53,9 @@ const PROBE_WEIGHT: f32 = 3.0;
 const RATIO_MAX: f32 = 100.0;
 /// A probe below twice its calm time is well.
 pub(super) const PROBE_SLOW: f64 = 2.0;
-/// It is also well while it takes less than this share of what the harmed calls take: a process short of CPU makes its
-/// own health check wait about as long as everything else.
+/// Below this it is also well while it takes less than a share of what the harmed calls take: a process short of CPU
+/// makes its own health check wait about as long as everything else.
+const PROBE_DOUBTFUL: f64 = 4.0;
 const PROBE_SHARE: f64 = 0.04;
 /// A probe that answers within this share of the objective of objects is well enough to have a first calm learnt.
 const PROBE_QUICK: f32 = 0.1;
@@ -205,11 +206,6 @@ impl Pressure {
     /// Whether calls that reach this far are slow without any fault of the process, so that they only wait.
     pub(super) fn is_waiting(&self, reach: Reach) -> bool {
         self.cause == Cause::ApfLevel || excused(self.cause)(reach)
-    }
-
-    /// How many times slower than in calm the median call is, whatever the objectives.
-    pub(super) fn ratio(&self) -> f64 {
-        self.signal.ratio
     }
 
     /// As [`Pressure::value`], with everything.
@@ -406,7 +402,8 @@ impl Pressure {
     fn is_well(&self, probe: &History, objectives: &Objectives, pressure: f64) -> Option<bool> {
         let slowdown = probe.slowdown()?;
         let harmed = f64::from(objectives.of(Shape::Object)) * pressure / CALM;
-        Some(slowdown < PROBE_SLOW || f64::from(probe.middle()) < PROBE_SHARE * harmed)
+        let is_small = slowdown < PROBE_DOUBTFUL && f64::from(probe.middle()) < PROBE_SHARE * harmed;
+        Some(slowdown < PROBE_SLOW || is_small)
     }
 
     fn remember_losses(&mut self, new: Losses) {

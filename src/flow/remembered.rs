@@ -65,7 +65,7 @@ const LIMIT_SHARE: f64 = 0.5;
 impl RememberedCall {
     /// The call with every number that cannot be left out; `None` when nothing is left.
     fn checked(&self, is_hint: bool) -> Option<Self> {
-        let time = |micros: f32| if micros >= 1.0 && micros <= MICROS_MAX { micros } else { 0.0 };
+        let time = |micros: f32| if (1.0..=MICROS_MAX).contains(&micros) { micros } else { 0.0 };
         let bytes = if self.bytes > 0.0 && self.bytes <= BYTES_MAX { self.bytes } else { 0.0 };
         let (baseline, total) = (time(self.baseline), time(self.total));
         // What ended before it began is no time.

@@ -194,6 +194,9 @@ impl Scheduler {
             used: f64::from(demand.used.0),
             work: self.work.tick(),
             livez,
+            livez_micros: self.pressure.livez.middle().into(),
+            saturated: !self.pressure.is_well,
+            least: self.limit.is_least(),
         };
         let back = self.control.tick(&moment);
         let is_cutting = matches!(self.recovery.state(), State::Normal | State::Brown);
