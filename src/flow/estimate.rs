@@ -61,8 +61,6 @@ struct Entry {
     tag: u64,
     /// The hash of its family; 0 for a family itself.
     family: u64,
-    /// Calm time to first byte in microseconds; 0 is not yet known.
-    baseline: f32,
     /// Calm time to the end of the answer; 0 is not yet known.
     total: f32,
     /// Mean size of the answer; of a family, of the LISTs that asked for all.
@@ -70,6 +68,15 @@ struct Entry {
     /// Calls that ended well.
     calls: u32,
     used: u32,
+}
+
+/// What is known of a key or a family; nothing, all zero.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    baseline: f32,
+    total: f32,
+    bytes: f32,
+    calls: u32,
 }
 
 /// How a call ended that can be priced.
@@ -95,6 +102,8 @@ pub(super) struct Sample {
 #[repr(align(64))]
 pub(super) struct Recent {
     window: Window,
+    /// Calm time to first byte in microseconds; 0 is not yet known. Kept here, where a tick needs it.
+    baseline: f32,
     /// The tick of the last reading; it counts while `weight` is not 0.
     read: u32,
     /// Root of the samples that were read.
@@ -122,6 +131,7 @@ impl Estimates {
         let places = SLOTS + Shape::COUNT;
         let recent = Recent {
             window: Window::default(),
+            baseline: 0.0,
             read: 0,
             weight: 0.0,
             slowdown: Rounded::default(),
@@ -140,24 +150,28 @@ impl Estimates {
 
     /// The seats and work of the next call with this key.
     pub(super) fn estimate(&self, key: &Key) -> Estimate {
-        let known = |tag| self.find(tag).map_or(Entry::default(), |place| self.entries[place]);
-        let exact = known(key.exact);
+        let exact = self.known(key.exact);
         if exact.calls >= HISTORY && exact.baseline > 0.0 {
-            return Estimate::of(exact.seats(), exact.baseline.max(exact.total));
+            return Estimate::of(exact.seats(), exact.time());
         }
         // Without a history of its own every hint may only raise the price.
-        let family = known(key.family);
+        let family = self.known(key.family);
         let seats = exact.seats().max(family.seats()).max(u32::from(key.prior));
-        let time = exact.baseline.max(exact.total).max(family.baseline).max(family.total);
-        Estimate::of(seats, time)
+        Estimate::of(seats, exact.time().max(family.time()))
     }
 
     /// The mean size of this call's answers, once it has a history, and the largest hint at it otherwise.
     pub(super) fn sizes(&self, key: &Key) -> (Option<f32>, f32) {
-        let known = |tag| self.find(tag).map_or(Entry::default(), |place| self.entries[place]);
-        let exact = known(key.exact);
+        let exact = self.known(key.exact);
         let own = (exact.calls >= HISTORY).then_some(exact.bytes);
-        (own, exact.bytes.max(known(key.family).bytes))
+        (own, exact.bytes.max(self.known(key.family).bytes))
+    }
+
+    fn known(&self, tag: u64) -> Known {
+        self.find(tag).map_or(Known::default(), |place| {
+            let Entry { total, bytes, calls, .. } = self.entries[place];
+            Known { baseline: self.recent[place].baseline, total, bytes, calls }
+        })
     }
 
     /// Where the samples of this key go, if it has a place.
@@ -228,9 +242,8 @@ impl Estimates {
             let place = self.active[position];
             let recent = &mut self.recent[place as usize];
             if let Some(reading) = recent.window.take(tick) {
-                let baseline = self.entries[place as usize].baseline;
                 recent.read = tick;
-                if let Some(calm) = read(recent, (baseline > 0.0).then_some(baseline), &reading) {
+                if let Some(calm) = read(recent, recent.calm(), &reading) {
                     self.teach(place, calm);
                 }
             }
@@ -251,8 +264,7 @@ impl Estimates {
 
     /// Calm time to first byte in microseconds, once known.
     pub(super) fn baseline(&self, place: Place) -> Option<f32> {
-        let baseline = self.entries[place.0 as usize].baseline;
-        (baseline > 0.0).then_some(baseline)
+        self.recent[place.0 as usize].calm()
     }
 
     /// Teaches a calm time. The family follows its members; last resorts mix too many kinds of call to have one.
@@ -261,25 +273,27 @@ impl Estimates {
         if place >= SLOTS {
             return;
         }
-        self.entries[place].baseline = approach(self.entries[place].baseline, micros);
+        self.recent[place].baseline = approach(self.recent[place].baseline, micros);
         if let Some(family) = self.find(self.entries[place].family) {
-            let baseline = &mut self.entries[family].baseline;
+            let baseline = &mut self.recent[family].baseline;
             *baseline = if *baseline > 0.0 { *baseline + (micros - *baseline) * FAMILY } else { micros };
         }
     }
 
     /// How many keys have a calm baseline.
     pub(super) fn baselines(&self) -> u32 {
-        self.entries.iter().map(|entry| u32::from(entry.family != 0 && entry.baseline > 0.0)).sum()
+        let known = self.entries.iter().zip(&self.recent);
+        known.map(|(entry, recent)| u32::from(entry.family != 0 && recent.baseline > 0.0)).sum()
     }
 
     /// Everything that was learnt, in the order of the table.
     pub(super) fn export(&self) -> Vec<RememberedCall> {
-        let known = |entry: &&Entry| entry.tag != 0 && entry.calls > 0;
-        let calls = self.entries.iter().filter(known).map(|entry| RememberedCall {
+        let places = self.entries.iter().zip(&self.recent);
+        let known = places.filter(|(entry, _)| entry.tag != 0 && entry.calls > 0);
+        let calls = known.map(|(entry, recent)| RememberedCall {
             exact: entry.tag,
             family: entry.family,
-            baseline: entry.baseline,
+            baseline: recent.baseline,
             total: entry.total,
             bytes: entry.bytes,
             calls: entry.calls,
@@ -291,7 +305,8 @@ impl Estimates {
     pub(super) fn import(&mut self, call: &RememberedCall, tick: u32) -> bool {
         let Some(place) = self.find_or_insert(call.exact, tick) else { return false };
         let RememberedCall { exact: tag, family, baseline, total, bytes, calls } = *call;
-        self.entries[place] = Entry { tag, family, baseline, total, bytes, calls, used: tick };
+        self.entries[place] = Entry { tag, family, total, bytes, calls, used: tick };
+        self.recent[place].baseline = baseline;
         true
     }
 
@@ -309,6 +324,8 @@ impl Estimates {
         let free = |entry: &Entry| entry.tag == 0 || tick.wrapping_sub(entry.used) > STALE_TICKS;
         let place = probes(tag).find(|&place| free(&self.entries[place]))?;
         self.entries[place] = Entry { tag, used: tick, ..Entry::default() };
+        // Whatever lived here before; its window, if it is not empty, is of a key that nobody used for an hour.
+        self.recent[place].baseline = 0.0;
         Some(place)
     }
 }
@@ -325,9 +342,21 @@ impl Entry {
             self.total = if self.total > 0.0 { self.total + (micros - self.total) * mean } else { micros };
         }
     }
+}
 
+impl Known {
     fn seats(&self) -> u32 {
         (self.baseline / MICROS_PER_SEAT).max(self.bytes / BYTES_PER_SEAT).ceil() as u32
+    }
+
+    fn time(&self) -> f32 {
+        self.baseline.max(self.total)
+    }
+}
+
+impl Recent {
+    fn calm(&self) -> Option<f32> {
+        (self.baseline > 0.0).then_some(self.baseline)
     }
 }
 

@@ -59,6 +59,8 @@ const PROBE_DOUBTFUL: f64 = 4.0;
 const PROBE_SHARE: f64 = 0.04;
 /// A probe that answers within this share of the objective of objects is well enough to have a first calm learnt.
 const PROBE_QUICK: f32 = 0.1;
+/// A reading this close to the baseline teaches nothing: thousands of them a tick would only cost time.
+const SAME: f32 = 1.01;
 /// Learning upwards is this much slower for a key that takes twice its calm time: it may be use, not calm.
 const DOUBTFUL: f32 = 0.06;
 /// Share of lost calls, and their number, that count as overload by themselves.
@@ -240,17 +242,22 @@ impl Pressure {
         self.hear(inputs);
         let quick = self.is_well(&self.livez, inputs.objectives, CALM) == Some(true)
             && self.is_well(&self.consistent, inputs.objectives, CALM) != Some(false);
-        self.read(estimates, inputs, quick);
+        let (slowdowns, ratios) = self.read(estimates, inputs, quick);
         self.remember_losses(inputs.losses);
-        let whole = self.view(inputs, |_, _| true);
+        let whole = self.judge_all(inputs, slowdowns, |_, _| true);
         let (cause, now) = self.find(inputs, whole);
         self.cause = cause;
-        self.keys = self.median(|reading| reading.is_object().then_some(reading.ratio)).unwrap_or(1.0);
-        self.writes =
-            self.median(|reading| (reading.reach == Reach::Write).then_some(reading.ratio)).unwrap_or(1.0);
         self.congested = inputs.losses.congested as u32;
         let excused = excused(cause);
-        let ratio = self.median(|reading| (!excused(reading.reach)).then_some(reading.ratio)).unwrap_or(1.0);
+        let mut ratio = ratios.median().unwrap_or(1.0);
+        if cause != Cause::None {
+            // The numbers behind the finding, and the queue without what it excuses.
+            let one = |value: Option<f64>| value.unwrap_or(1.0);
+            self.keys = one(self.median(|reading| reading.is_object().then_some(reading.ratio)));
+            self.writes =
+                one(self.median(|reading| (reading.reach == Reach::Write).then_some(reading.ratio)));
+            ratio = one(self.median(|reading| (!excused(reading.reach)).then_some(reading.ratio)));
+        }
         self.whole += (whole.pressure - self.whole) * FRESH;
         self.signal.pressure += (now - self.signal.pressure) * FRESH;
         self.signal.ratio += (ratio - self.signal.ratio) * FRESH;
@@ -284,8 +291,9 @@ impl Pressure {
         }
     }
 
-    /// The windows: readings for the medians.
-    fn read(&mut self, estimates: &mut Estimates, inputs: &Inputs<'_>, quick: bool) {
+    /// The windows: readings for further medians, and those of all slowdowns and ratios.
+    fn read(&mut self, estimates: &mut Estimates, inputs: &Inputs<'_>, quick: bool) -> (Weights, Weights) {
+        let (mut slowdowns, mut ratios) = (Weights::default(), Weights::default());
         let (objectives, learn) = (inputs.objectives, inputs.learn);
         let saturated = self.signal.queue >= PROBE_SLOW;
         let readings = &mut self.readings;
@@ -302,8 +310,11 @@ impl Pressure {
             |recent| {
                 let Recent { weight, slowdown, ratio, shape, reach, level, .. } = *recent;
                 readings.push(Reading { weight, slowdown, ratio, shape, reach, level });
+                slowdowns.add(slowdown, weight);
+                ratios.add(ratio, weight);
             },
         );
+        (slowdowns, ratios)
     }
 
     /// What presses, and the pressure that is left once what shedding cannot help is left out.
@@ -357,6 +368,16 @@ impl Pressure {
                 weights.add(reading.slowdown, reading.weight);
             }
         }
+        self.judge_all(inputs, weights, counts)
+    }
+
+    /// The same, where the slowdowns are known already.
+    fn judge_all(
+        &self,
+        inputs: &Inputs<'_>,
+        mut weights: Weights,
+        counts: impl Fn(Reach, LevelNumber) -> bool,
+    ) -> View {
         let weight = weights.total();
         let Tolerance { calls, livez, .. } = inputs.tolerance;
         if let Some(slowdown) = self.livez_slowdown(inputs.objectives) {
@@ -450,9 +471,12 @@ fn slowdown(ratio: f32, high: f32, objective: f32) -> f32 {
 fn learnt(baseline: Option<f32>, median: f32, (learn, quick): (bool, bool)) -> Option<f32> {
     let Some(baseline) = baseline else { return (learn || quick).then_some(median) };
     if median <= baseline {
-        return Some(median);
+        return (median < baseline / SAME).then_some(median);
     }
     // Far above the baseline this may be use and not calm: it is believed, but slowly.
+    if median < baseline * SAME {
+        return None;
+    }
     let doubtful = median > PROBE_SLOW as f32 * baseline;
     learn.then_some(if doubtful { baseline + (median - baseline) * DOUBTFUL } else { median })
 }
