@@ -250,6 +250,9 @@ impl Limit {
         } else {
             (MILD_CUT * (pressure / BROWN - 1.0).min(1.0), MILD_HEAD_ROOM * self.value)
         };
+        if self.value <= self.bounds.0 {
+            return;
+        }
         let factor = 1.0 - cut * (1.0 + JITTER * random.signed_unit());
         let base = self.value.min(kept).max(self.bounds.0);
         self.height = Some((base, 0));
@@ -258,7 +261,7 @@ impl Limit {
 
     /// Takes seats from the queue of a saturated process; `None` where there is nothing to take.
     fn trim(&mut self, queue: f64, demand: Demand, random: &mut Random) -> Option<Step> {
-        if queue <= BROWN || self.value <= self.bounds.0 {
+        if queue <= BROWN {
             return None;
         }
         if !self.is_drained(demand) {

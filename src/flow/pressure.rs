@@ -210,6 +210,11 @@ impl Pressure {
         self.cause == Cause::ApfLevel || excused(self.cause)(reach)
     }
 
+    /// All of the signal.
+    pub(super) fn signal(&self) -> Signal {
+        self.signal
+    }
+
     /// As [`Pressure::value`], with everything.
     pub(super) fn whole(&self) -> f64 {
         self.whole

@@ -26,6 +26,10 @@ pub struct Snapshot {
     pub diagnosis: Diagnosis,
     /// How many times slower than calm, bounded by the objectives; 1 is calm.
     pub pressure: f64,
+    /// How many times slower than calm the median call is, whatever the objectives.
+    pub ratio: f64,
+    /// The same as far as the apiserver's own probe is slow, too: its queue for processors.
+    pub queue: f64,
     /// Seats in use under the limit.
     pub used: Seats,
     /// Those of them that heavy requests use.
@@ -119,6 +123,8 @@ impl Scheduler {
             cuts_undone: self.control.undone,
             diagnosis: self.diagnosis(),
             pressure: self.pressure.value(),
+            ratio: self.pressure.signal().ratio,
+            queue: self.pressure.signal().queue,
             used: self.ledger.used(),
             heavy: self.ledger.heavy(),
             exempt: self.exempt,
