@@ -17,7 +17,7 @@
 //! **Duty**: at its least L still lets one heavy request run after another. Where even that is too much, the limit
 //! goes on falling as the share of time in which heavy requests may run; in calm this share returns first.
 
-use super::pressure::{BROWN, CALM, Signal};
+use super::pressure::{BROWN, CALM, PROBE_DOUBTFUL, Signal};
 use super::random::Random;
 use super::settings::LimitSettings;
 use crate::units::Seats;
@@ -207,7 +207,7 @@ impl Limit {
         self.set_duty(signal.pressure, demand);
         let count = |ticks: u32, holds: bool| if holds { ticks + 1 } else { 0 };
         self.room_ticks = count(self.room_ticks, signal.ratio < ROOM);
-        self.idle_ticks = count(self.idle_ticks, signal.ratio.max(signal.queue) < IDLE);
+        self.idle_ticks = count(self.idle_ticks, signal.ratio < IDLE && signal.probe < ROOM);
         // One heavy request at a time is no queue that a lower limit could shorten.
         let heavy_peak = demand.peak.saturating_sub(demand.light_peak);
         let unmet = demand.light_unmet || demand.heavy_unmet && heavy_peak > Seats::MAX_PER_REQUEST;
@@ -281,11 +281,12 @@ impl Limit {
         // Refusals count as demand: telemetry alone may fill no more than its own 60 %, and a limit that waits
         // for more than that would hold it down on a server with room.
         let is_used = |peak: Seats| f64::from(peak.0) > USED_SHARE * self.value;
-        let has_room = signal.queue < ROOM;
+        let has_room = signal.queue < ROOM && signal.probe < PROBE_DOUBTFUL;
         let light = (demand.light_unmet || is_used(demand.light_peak)) && has_room;
         // Where memory refuses them, more seats would let in nobody.
         let is_short = f64::from((demand.peak + Seats::MAX_PER_REQUEST).0) > HEAVY_SHARE * self.value;
-        let has_room = self.room_ticks >= ROOM_TICKS || self.idle_ticks >= IDLE_TICKS;
+        let has_room =
+            (self.room_ticks >= ROOM_TICKS || self.idle_ticks >= IDLE_TICKS) && signal.probe < PROBE_DOUBTFUL;
         let heavy = (demand.heavy_unmet && is_short || is_used(demand.peak)) && has_room;
         // Below its start L returns without demand, or the first burst after a quiet storm's end would be refused.
         let returns = self.value < self.start && has_room;
@@ -328,7 +329,7 @@ mod tests {
     }
 
     fn signal(pressure: f64) -> Signal {
-        Signal { pressure, ratio: pressure.max(1.3), queue: 1.0, brake: false }
+        Signal { pressure, ratio: pressure.max(1.3), queue: 1.0, probe: 1.0, brake: false }
     }
 
     #[test]
@@ -439,12 +440,12 @@ mod tests {
     #[test]
     fn a_saturated_process_is_trimmed_to_its_queue_where_somebody_is_refused_anyway() {
         let (mut limit, mut random) = (limit(100), Random::new(1));
-        let full = Signal { ratio: 10.0, queue: 10.0, ..signal(1.0) };
+        let full = Signal { ratio: 10.0, queue: 10.0, probe: 10.0, ..signal(1.0) };
         assert_eq!(limit.step(full, demand(100, false), &mut random), Step::Hold, "nobody is refused");
         assert_eq!(limit.step(full, demand(100, true), &mut random), Step::Cut);
-        let delayed = Signal { queue: 1.0, ..full };
+        let delayed = Signal { queue: 1.0, probe: 1.0, ..full };
         assert_eq!(limit.step(delayed, demand(100, true), &mut random), Step::Grow, "the process is well");
-        let busy = Signal { queue: 2.5, ..full };
+        let busy = Signal { queue: 2.5, probe: 2.5, ..full };
         assert_eq!(
             limit.step(busy, demand(100, true), &mut random),
             Step::Hold,

@@ -55,7 +55,7 @@ const RATIO_MAX: f32 = 100.0;
 pub(super) const PROBE_SLOW: f64 = 2.0;
 /// Below this it is also well while it takes less than a share of what the harmed calls take: a process short of CPU
 /// makes its own health check wait about as long as everything else.
-const PROBE_DOUBTFUL: f64 = 4.0;
+pub(super) const PROBE_DOUBTFUL: f64 = 4.0;
 const PROBE_SHARE: f64 = 0.04;
 /// A probe that answers within this share of the objective of objects is well enough to have a first calm learnt.
 const PROBE_QUICK: f32 = 0.1;
@@ -115,6 +115,8 @@ pub(super) struct Signal {
     /// The same as far as the process's own probe is slow too: more at once would only be queue. 1 where that is not
     /// known.
     pub(super) queue: f64,
+    /// Times slower than calm that the probe was at its latest word: enough to stop growth, too little to cut.
+    pub(super) probe: f64,
     /// So many calls got no answer at all that the brake is due.
     pub(super) brake: bool,
 }
@@ -183,7 +185,7 @@ pub(super) struct Pressure {
 impl Pressure {
     pub(super) fn new() -> Self {
         Self {
-            signal: Signal { pressure: 1.0, ratio: 1.0, queue: 1.0, brake: false },
+            signal: Signal { pressure: 1.0, ratio: 1.0, queue: 1.0, probe: 1.0, brake: false },
             whole: 1.0,
             livez: History::default(),
             cached: History::default(),
@@ -271,6 +273,8 @@ impl Pressure {
         // Without a probe that is slow too, it is not the process that is slow.
         let witness = self.livez.slowdown().map_or(1.0, |slowdown| slowdown / inputs.tolerance.witness);
         self.signal.queue = self.signal.ratio.min(witness).max(1.0);
+        let latest = self.livez.latest().map_or(1.0, |micros| ratio_of(self.livez.baseline(), micros));
+        self.signal.probe = (f64::from(latest) / inputs.tolerance.witness).max(witness).max(1.0);
         let timed_out = counted(&self.losses.timed_out, excused);
         self.signal.brake = timed_out >= BRAKE_MIN && timed_out > BRAKE_SHARE * self.losses.ended;
         self.signal
