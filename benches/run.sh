@@ -24,4 +24,17 @@ for shape in plain varied; do
   SHAPE=$shape benches/peers/peers.sh "$work" "${peers[@]}"
 done
 printf '\n== decision, classification, RequestInfo\n'
-cargo bench --locked --quiet -- --sample-size 20 --measurement-time 2 --warm-up-time 1
+for bench in decision classify request_info; do
+  cargo bench --locked --quiet --bench $bench -- --sample-size 20 --measurement-time 2 --warm-up-time 1
+done
+printf '\n== instructions of a decision\n'
+if command -v valgrind >/dev/null; then
+  runner=${XDG_CACHE_HOME:-$HOME/.cache}/spillway/gungraun-runner-0.20.0
+  if [ ! -x "$runner/bin/gungraun-runner" ]; then
+    echo "building gungraun-runner once, into the user's cache" >&2
+    cargo install gungraun-runner --version 0.20.0 --locked --quiet --root "$runner"
+  fi
+  GUNGRAUN_RUNNER=$runner/bin/gungraun-runner cargo bench --locked --quiet --bench decision_instructions
+else
+  echo "no valgrind found: left out" >&2
+fi

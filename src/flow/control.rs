@@ -18,10 +18,12 @@ const HALF: f64 = 0.5;
 const SAME_PRESSURE: f64 = 0.8;
 /// Work below this share of what it was has fallen.
 const LESS_WORK: f64 = 0.8;
-/// Ticks that capacity must be at its half: in-flight work drains, and the smoothed work rate follows.
+/// Ticks on end that the rest must hold at half the capacity: the smoothed work rate follows.
 const SETTLE_TICKS: u32 = 6;
 /// In-flight work that shrinks by less than this in a tick has drained as far as it will.
 const DRAINING: f64 = 0.95;
+/// How much the time of the probe may vary to be called the same.
+const STEADY: f64 = 1.2;
 /// What is tolerated, in units of the pressure that could not be cured.
 const TOLERANCE: f64 = 1.3;
 /// Tolerance beyond one that is lost a tick: half of it is gone after a minute.
@@ -46,6 +48,12 @@ pub(super) struct Moment {
     pub(super) work: f64,
     /// Pressure of the `/livez` probe, and how many times slower than in calm it is.
     pub(super) livez: (f64, f64),
+    /// Its time in microseconds.
+    pub(super) livez_micros: f64,
+    /// The process is slow by its own probe.
+    pub(super) saturated: bool,
+    /// As little is let in as ever.
+    pub(super) least: bool,
 }
 
 /// By what slowness is divided before it counts, because it could not be cured; 1 is none.
@@ -77,6 +85,8 @@ struct Episode {
     peak: f64,
     settled: u32,
     calm: u32,
+    /// Time of the `/livez` probe when it settled.
+    livez_micros: f64,
 }
 
 /// The test and what is tolerated.
@@ -113,7 +123,8 @@ impl Control {
         let Some(episode) = &mut self.episode else {
             if pressed {
                 let peak = moment.pressure;
-                self.episode = Some(Episode { capacity, work: before, peak, settled: 0, calm: 0 });
+                self.episode =
+                    Some(Episode { capacity, work: before, peak, settled: 0, calm: 0, livez_micros: 0.0 });
             }
             return None;
         };
@@ -131,9 +142,17 @@ impl Control {
         }
         // What was let in before the cut is not yet its effect.
         let drained = moment.used <= HALF * episode.capacity + 1.0 || moment.used >= DRAINING * used;
-        episode.settled += u32::from(drained);
         let same = pressed && moment.pressure > SAME_PRESSURE * episode.peak;
-        if episode.settled < SETTLE_TICKS || !same || self.work >= LESS_WORK * episode.work {
+        // A process that lost half of its processors does less work and is still ours to spare. Only when as little is
+        // let in as ever, and its own probe takes the same long time again and again, is the reason another: a wait
+        // for processors varies.
+        if episode.settled == 0 {
+            episode.livez_micros = moment.livez_micros;
+        }
+        let change = moment.livez_micros / episode.livez_micros.max(1.0);
+        let proven = !moment.saturated || moment.least && (1.0 / STEADY..STEADY).contains(&change);
+        episode.settled = if drained && same && proven { episode.settled + 1 } else { 0 };
+        if episode.settled < SETTLE_TICKS || self.work >= LESS_WORK * episode.work {
             return None;
         }
         let tolerate = |pressure: f64| (TOLERANCE * pressure).clamp(1.0, TOLERANCE_MAX);
@@ -167,7 +186,16 @@ mod tests {
     }
 
     fn moment(pressure: f64, capacity: f64, work: f64) -> Moment {
-        Moment { pressure, capacity, used: capacity, work, livez: (1.0, 1.0) }
+        Moment {
+            pressure,
+            capacity,
+            used: capacity,
+            work,
+            livez: (1.0, 1.0),
+            livez_micros: 1e3,
+            saturated: false,
+            least: false,
+        }
     }
 
     #[test]
@@ -201,5 +229,22 @@ mod tests {
             let draining = Moment { used: 400.0 * 0.92f64.powi(tick), ..moment(5.0, capacity, 1.0) };
             assert_eq!(control.tick(&draining), None, "tick {tick}");
         }
+    }
+
+    #[test]
+    fn a_slow_process_is_spared_unless_it_is_slow_by_the_same_again_and_again() {
+        let mut control = Control::new();
+        (0..40).for_each(|_| _ = control.tick(&moment(1.0, 64.0, 64.0)));
+        let slow = |tick: i32, livez_micros| {
+            let capacity = (64.0 * 0.84f64.powi(tick)).max(10.0);
+            Moment { saturated: true, least: capacity <= 10.0, livez_micros, ..moment(4.0, capacity, 5.0) }
+        };
+        for tick in 0..100 {
+            // Between 20 and 70 ms: it waits for processors.
+            let livez_micros = 20_000.0 + 10_000.0 * f64::from(tick * 7 % 6);
+            assert_eq!(control.tick(&slow(tick, livez_micros)), None);
+        }
+        let back = (100..120).find_map(|tick| control.tick(&slow(tick, 500_000.0)));
+        assert_eq!(back, Some(64.0));
     }
 }

@@ -5,6 +5,11 @@
 
 use std::fmt;
 
+use super::decision::Reason;
+use super::pressure::CALM;
+use super::recovery::State;
+use super::scheduler::Scheduler;
+
 /// What presses the apiserver: a closed set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Cause {
@@ -57,7 +62,7 @@ pub struct Diagnosis {
     pub cause: Cause,
     /// Slowdown of the three probes against their own calm: `/livez`, cached GET, consistent GET; 0 is not known.
     pub probes: [f64; 3],
-    /// Slowdown of the median key, and of writes alone.
+    /// How many times slower than in calm the median call about a single object is.
     pub keys: f64,
     /// As `keys`, of writes.
     pub writes: f64,
@@ -69,11 +74,177 @@ pub struct Diagnosis {
     pub congested: u32,
 }
 
+/// Ticks for which a finding is told after its last sign: what is true every second tick is true.
+const TOLD_TICKS: u32 = 8;
+/// One client that makes this share of the work is what presses.
+const CLIENT_SHARE: f64 = 0.5;
+/// One that makes less than this is not worth a word.
+const CLIENT_WORTH_A_WORD: f64 = 0.2;
+
+/// What was found lately.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Findings {
+    /// What pressed last, and the ticks since.
+    pressed: (Cause, u32),
+    /// Refusals for want of the apiserver's memory so far, and the ticks since the last.
+    memory: u64,
+    memory_age: Option<u32>,
+}
+
+impl Findings {
+    fn tick(&mut self, cause: Cause, memory: u64) {
+        self.pressed = match cause {
+            Cause::None => (self.pressed.0, self.pressed.1.saturating_add(1)),
+            _ => (cause, 0),
+        };
+        self.memory_age = self.memory_age.map(|age| age.saturating_add(1));
+        if memory > std::mem::replace(&mut self.memory, memory) {
+            self.memory_age = Some(0);
+        }
+    }
+
+    fn cause(&self) -> Cause {
+        match self.pressed {
+            (cause, age) if age < TOLD_TICKS => cause,
+            _ if self.memory_age.is_some_and(|age| age < TOLD_TICKS) => Cause::Memory,
+            _ => Cause::None,
+        }
+    }
+}
+
+impl Scheduler {
+    /// Why the apiserver is slow, as far as can be told.
+    #[must_use]
+    pub fn diagnosis(&self) -> Diagnosis {
+        let heaviest = self.work.heaviest();
+        let cause = match (self.recovery.state(), self.findings.cause()) {
+            (State::Cold, _) => Cause::UpstreamDown,
+            (_, Cause::Cpu) => match heaviest {
+                Some((client, share)) if share >= CLIENT_SHARE => Cause::Client(client),
+                _ => Cause::Cpu,
+            },
+            (_, cause) => cause,
+        };
+        let probes = [&self.pressure.livez, &self.pressure.cached, &self.pressure.consistent];
+        Diagnosis {
+            cause,
+            probes: probes.map(|probe| probe.slowdown().unwrap_or(0.0)),
+            keys: self.pressure.keys,
+            writes: self.pressure.writes,
+            heaviest,
+            response_bytes: self.ledger.memory.in_flight(),
+            congested: self.pressure.congested,
+        }
+    }
+
+    /// Follows what presses, once a tick.
+    pub(super) fn follow_causes(&mut self) {
+        let refused = self.lanes.iter().map(|lane| lane.shed[Reason::MemoryBudget.index()]).sum();
+        // Cuts that helped make the pressure calm; while the limit is low, what made it low is still the cause.
+        let is_pressed = self.pressure.whole() >= CALM || self.pressure.congested > 0;
+        let cause = match self.pressure.cause {
+            Cause::None if self.pressure.congested > 0 => Cause::ApfLevel,
+            cause if is_pressed => cause,
+            _ => Cause::None,
+        };
+        self.findings.tick(cause, refused);
+    }
+}
+
 impl Diagnosis {
-    /// One sentence for a person; `client` is the name of the client of [`Cause::Client`], if known.
+    /// One sentence for a person; `client` is the name of the heaviest client, if known.
+    ///
+    /// ```
+    /// use spillway::flow::{Cause, Diagnosis};
+    ///
+    /// let probes = [5.1, 5.0, 4.9];
+    /// let diagnosis = Diagnosis { cause: Cause::Client(7), probes, keys: 4.2, heaviest: Some((7, 0.63)), ..Diagnosis::default() };
+    /// assert_eq!(
+    ///     diagnosis.sentence(Some("system:serviceaccount:obs:agent")),
+    ///     "kube-apiserver answers single objects 4.2 times slower than in calm because it is out of CPU; \
+    ///      system:serviceaccount:obs:agent makes 63 % of the work."
+    /// );
+    /// assert_eq!(Diagnosis::default().sentence(None), "kube-apiserver is well.");
+    /// ```
     #[must_use]
     pub fn sentence(&self, client: Option<&str>) -> String {
-        let _ = client;
-        self.cause.as_str().to_owned()
+        let [_, cached, consistent] = self.probes;
+        match self.cause {
+            Cause::None => "kube-apiserver is well.".to_owned(),
+            Cause::Cpu | Cause::Client(_) => format!(
+                "kube-apiserver answers single objects {:.1} times slower than in calm because it is out of CPU{}.",
+                self.keys,
+                self.client_clause(client),
+            ),
+            Cause::Etcd => format!(
+                "etcd is slow: a read that asks it takes {consistent:.0} times as long as in calm, one from \
+                 kube-apiserver's cache {cached:.1} times; shedding calls that do not reach etcd would not help."
+            ),
+            Cause::Webhook => format!(
+                "writes take {:.0} times as long as in calm while everything else is well: an admission webhook is slow.",
+                self.writes,
+            ),
+            Cause::ApfLevel if self.congested > 0 => format!(
+                "one of kube-apiserver's own priority levels is full and refused {} requests; the others are well.",
+                self.congested,
+            ),
+            Cause::ApfLevel => {
+                "calls in one of kube-apiserver's own priority levels wait; the other levels are well."
+                    .to_owned()
+            }
+            Cause::Memory => format!(
+                "answers of {} MB are under way, as much as kube-apiserver has memory for; further large LISTs wait \
+                 or come back later{}.",
+                self.response_bytes / 1_000_000,
+                self.client_clause(client),
+            ),
+            Cause::UpstreamDown => {
+                "kube-apiserver cannot be reached, or says that it is not ready.".to_owned()
+            }
+        }
+    }
+
+    fn client_clause(&self, client: Option<&str>) -> String {
+        match self.heaviest {
+            Some((_, share)) if share >= CLIENT_WORTH_A_WORD => {
+                let name = client.unwrap_or("one client");
+                format!("; {name} makes {:.0} % of the work", share * 100.0)
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_outlives_its_last_sign_by_two_seconds() {
+        let mut findings = Findings::default();
+        findings.tick(Cause::Etcd, 0);
+        (1..TOLD_TICKS).for_each(|_| findings.tick(Cause::None, 0));
+        assert_eq!(findings.cause(), Cause::Etcd);
+        findings.tick(Cause::None, 3);
+        assert_eq!(findings.cause(), Cause::Memory);
+        (0..TOLD_TICKS).for_each(|_| findings.tick(Cause::None, 3));
+        assert_eq!(findings.cause(), Cause::None);
+    }
+
+    #[test]
+    fn every_cause_has_a_sentence_of_its_own() {
+        let causes = [
+            Cause::None,
+            Cause::Cpu,
+            Cause::Etcd,
+            Cause::Webhook,
+            Cause::ApfLevel,
+            Cause::Memory,
+            Cause::UpstreamDown,
+        ];
+        let mut sentences = causes.map(|cause| Diagnosis { cause, ..Diagnosis::default() }.sentence(None));
+        assert!(sentences.iter().all(|sentence| sentence.ends_with('.') && !sentence.contains("NaN")));
+        sentences.sort_unstable();
+        assert!(sentences.windows(2).all(|pair| pair[0] != pair[1]), "{sentences:#?}");
     }
 }

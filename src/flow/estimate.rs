@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::key::{Key, Reach, Shape};
 use super::levels::LevelNumber;
 use super::median::Rounded;
+use super::remembered::RememberedCall;
 use super::window::{Reading, Window};
 use crate::units::{SeatSeconds, Seats};
 
@@ -26,6 +27,8 @@ const PROBES: usize = 8;
 const HISTORY: u32 = 3;
 /// Oldest weight of the running means: the last 64 calls count.
 const MEMORY: u32 = 64;
+/// Weight of an answer that is more than twice as large as the mean.
+const LARGER: f32 = 0.25;
 /// Ticks without use (an hour) after which a key may lose its place to another.
 const STALE_TICKS: u32 = 4 * 3600;
 /// Upstream time that makes one seat: 20 such calls a second keep one seat busy.
@@ -58,13 +61,30 @@ struct Entry {
     tag: u64,
     /// The hash of its family; 0 for a family itself.
     family: u64,
-    /// Calm time to first byte in microseconds; 0 is not yet known.
-    baseline: f32,
-    /// Mean size of the answer.
+    /// Calm time to the end of the answer; 0 is not yet known.
+    total: f32,
+    /// Mean size of the answer; of a family, of the LISTs that asked for all.
     bytes: f32,
     /// Calls that ended well.
     calls: u32,
     used: u32,
+}
+
+/// What is known of a key or a family; nothing, all zero.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    baseline: f32,
+    total: f32,
+    bytes: f32,
+    calls: u32,
+}
+
+/// How a call ended that can be priced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) bytes: u64,
+    /// How long it took, where that was in calm.
+    pub(super) calm: Option<Duration>,
 }
 
 /// One call's time to first byte and where it was spent.
@@ -82,6 +102,8 @@ pub(super) struct Sample {
 #[repr(align(64))]
 pub(super) struct Recent {
     window: Window,
+    /// Calm time to first byte in microseconds; 0 is not yet known. Kept here, where a tick needs it.
+    baseline: f32,
     /// The tick of the last reading; it counts while `weight` is not 0.
     read: u32,
     /// Root of the samples that were read.
@@ -109,6 +131,7 @@ impl Estimates {
         let places = SLOTS + Shape::COUNT;
         let recent = Recent {
             window: Window::default(),
+            baseline: 0.0,
             read: 0,
             weight: 0.0,
             slowdown: Rounded::default(),
@@ -127,23 +150,28 @@ impl Estimates {
 
     /// The seats and work of the next call with this key.
     pub(super) fn estimate(&self, key: &Key) -> Estimate {
-        let known = |tag| self.find(tag).map_or(Entry::default(), |place| self.entries[place]);
-        let exact = known(key.exact);
+        let exact = self.known(key.exact);
         if exact.calls >= HISTORY && exact.baseline > 0.0 {
-            return Estimate::of(exact.seats(), exact.baseline);
+            return Estimate::of(exact.seats(), exact.time());
         }
         // Without a history of its own every hint may only raise the price.
-        let family = known(key.family);
+        let family = self.known(key.family);
         let seats = exact.seats().max(family.seats()).max(u32::from(key.prior));
-        Estimate::of(seats, exact.baseline.max(family.baseline))
+        Estimate::of(seats, exact.time().max(family.time()))
     }
 
     /// The mean size of this call's answers, once it has a history, and the largest hint at it otherwise.
     pub(super) fn sizes(&self, key: &Key) -> (Option<f32>, f32) {
-        let known = |tag| self.find(tag).map_or(Entry::default(), |place| self.entries[place]);
-        let exact = known(key.exact);
+        let exact = self.known(key.exact);
         let own = (exact.calls >= HISTORY).then_some(exact.bytes);
-        (own, exact.bytes.max(known(key.family).bytes))
+        (own, exact.bytes.max(self.known(key.family).bytes))
+    }
+
+    fn known(&self, tag: u64) -> Known {
+        self.find(tag).map_or(Known::default(), |place| {
+            let Entry { total, bytes, calls, .. } = self.entries[place];
+            Known { baseline: self.recent[place].baseline, total, bytes, calls }
+        })
     }
 
     /// Where the samples of this key go, if it has a place.
@@ -185,18 +213,17 @@ impl Estimates {
         if recent.active { recent.ratio.value() } else { 1.0 }
     }
 
-    /// A call ended well: it gets a place and, where `bytes` is known, teaches its size. True when it is new.
-    pub(super) fn succeeded(&mut self, key: &Key, bytes: Option<u64>, tick: u32) -> bool {
+    /// A call ended well: it gets a place and, where it can be priced, teaches its price; a LIST that asked for all
+    /// teaches its siblings too, for a page or another encoding of it is hardly more. True when it is new.
+    pub(super) fn succeeded(&mut self, key: &Key, ended: Option<Ended>, tick: u32) -> bool {
         let is_new = self.find(key.exact).is_none();
-        for (tag, family) in [(key.exact, key.family), (key.family, 0)] {
+        let is_all = key.unpaged || !key.is_list();
+        for (tag, family, teaches) in [(key.exact, key.family, true), (key.family, 0, is_all)] {
             let Some(place) = self.find_or_insert(tag, tick) else { continue };
-            self.entries[place].family = family;
             let entry = &mut self.entries[place];
-            entry.used = tick;
-            if let Some(bytes) = bytes {
-                entry.calls = entry.calls.saturating_add(1);
-                let weight = 1.0 / entry.calls.min(MEMORY) as f32;
-                entry.bytes += (bytes as f32 - entry.bytes) * weight;
+            (entry.family, entry.used) = (family, tick);
+            if let Some(ended) = ended.filter(|_| teaches) {
+                entry.learn(ended);
             }
         }
         is_new
@@ -215,9 +242,8 @@ impl Estimates {
             let place = self.active[position];
             let recent = &mut self.recent[place as usize];
             if let Some(reading) = recent.window.take(tick) {
-                let baseline = self.entries[place as usize].baseline;
                 recent.read = tick;
-                if let Some(calm) = read(recent, (baseline > 0.0).then_some(baseline), &reading) {
+                if let Some(calm) = read(recent, recent.calm(), &reading) {
                     self.teach(place, calm);
                 }
             }
@@ -238,8 +264,7 @@ impl Estimates {
 
     /// Calm time to first byte in microseconds, once known.
     pub(super) fn baseline(&self, place: Place) -> Option<f32> {
-        let baseline = self.entries[place.0 as usize].baseline;
-        (baseline > 0.0).then_some(baseline)
+        self.recent[place.0 as usize].calm()
     }
 
     /// Teaches a calm time. The family follows its members; last resorts mix too many kinds of call to have one.
@@ -248,16 +273,41 @@ impl Estimates {
         if place >= SLOTS {
             return;
         }
-        self.entries[place].baseline = approach(self.entries[place].baseline, micros);
+        self.recent[place].baseline = approach(self.recent[place].baseline, micros);
         if let Some(family) = self.find(self.entries[place].family) {
-            let baseline = &mut self.entries[family].baseline;
+            let baseline = &mut self.recent[family].baseline;
             *baseline = if *baseline > 0.0 { *baseline + (micros - *baseline) * FAMILY } else { micros };
         }
     }
 
     /// How many keys have a calm baseline.
     pub(super) fn baselines(&self) -> u32 {
-        self.entries.iter().map(|entry| u32::from(entry.family != 0 && entry.baseline > 0.0)).sum()
+        let known = self.entries.iter().zip(&self.recent);
+        known.map(|(entry, recent)| u32::from(entry.family != 0 && recent.baseline > 0.0)).sum()
+    }
+
+    /// Everything that was learnt, in the order of the table.
+    pub(super) fn export(&self) -> Vec<RememberedCall> {
+        let places = self.entries.iter().zip(&self.recent);
+        let known = places.filter(|(entry, _)| entry.tag != 0 && entry.calls > 0);
+        let calls = known.map(|(entry, recent)| RememberedCall {
+            exact: entry.tag,
+            family: entry.family,
+            baseline: recent.baseline,
+            total: entry.total,
+            bytes: entry.bytes,
+            calls: entry.calls,
+        });
+        calls.collect()
+    }
+
+    /// Takes back one call whose numbers were checked; false where the table has no place for it.
+    pub(super) fn import(&mut self, call: &RememberedCall, tick: u32) -> bool {
+        let Some(place) = self.find_or_insert(call.exact, tick) else { return false };
+        let RememberedCall { exact: tag, family, baseline, total, bytes, calls } = *call;
+        self.entries[place] = Entry { tag, family, total, bytes, calls, used: tick };
+        self.recent[place].baseline = baseline;
+        true
     }
 
     fn find(&self, tag: u64) -> Option<usize> {
@@ -274,13 +324,39 @@ impl Estimates {
         let free = |entry: &Entry| entry.tag == 0 || tick.wrapping_sub(entry.used) > STALE_TICKS;
         let place = probes(tag).find(|&place| free(&self.entries[place]))?;
         self.entries[place] = Entry { tag, used: tick, ..Entry::default() };
+        // Whatever lived here before; its window, if it is not empty, is of a key that nobody used for an hour.
+        self.recent[place].baseline = 0.0;
         Some(place)
     }
 }
 
 impl Entry {
+    fn learn(&mut self, ended: Ended) {
+        self.calls = self.calls.saturating_add(1);
+        let (bytes, mean) = (ended.bytes as f32, 1.0 / self.calls.min(MEMORY) as f32);
+        // Objects multiply more often than they go: an answer twice as large as usual is believed sooner.
+        let weight = if bytes > 2.0 * self.bytes { mean.max(LARGER) } else { mean };
+        self.bytes += (bytes - self.bytes) * weight;
+        if let Some(calm) = ended.calm {
+            let micros = (calm.as_micros() as f32).max(1.0);
+            self.total = if self.total > 0.0 { self.total + (micros - self.total) * mean } else { micros };
+        }
+    }
+}
+
+impl Known {
     fn seats(&self) -> u32 {
         (self.baseline / MICROS_PER_SEAT).max(self.bytes / BYTES_PER_SEAT).ceil() as u32
+    }
+
+    fn time(&self) -> f32 {
+        self.baseline.max(self.total)
+    }
+}
+
+impl Recent {
+    fn calm(&self) -> Option<f32> {
+        (self.baseline > 0.0).then_some(self.baseline)
     }
 }
 
@@ -313,12 +389,16 @@ mod tests {
     use super::super::tests::{cluster_list, key, object};
     use super::*;
 
+    fn sized(bytes: u64) -> Option<Ended> {
+        Some(Ended { bytes, calm: None })
+    }
+
     #[test]
     fn made_up_keys_fill_the_table_and_nothing_more() {
         let mut estimates = Estimates::new();
         for number in 0..20_000 {
             let key = object(&format!("kind{number}"));
-            estimates.succeeded(&key, Some(1), 0);
+            estimates.succeeded(&key, sized(1), 0);
             let place = estimates.place_or_shape(&key);
             let sample = Sample { shape: key.shape, reach: key.reach, level: None, micros: 1_000 };
             estimates.sample(place, sample, 0);
@@ -338,7 +418,7 @@ mod tests {
         (0..20_000).for_each(|number| _ = estimates.succeeded(&object(&format!("kind{number}")), None, 0));
         let new = cluster_list("latecomers");
         assert_eq!(estimates.place(&new), None);
-        estimates.succeeded(&new, Some(5_000_000), STALE_TICKS + 1);
+        estimates.succeeded(&new, sized(5_000_000), STALE_TICKS + 1);
         assert!(estimates.place(&new).is_some());
         assert_eq!(estimates.estimate(&new).seats, Seats::MAX_PER_REQUEST);
     }
@@ -356,12 +436,44 @@ mod tests {
     #[test]
     fn a_watch_with_initial_events_costs_what_its_list_was_seen_to_cost() {
         let mut estimates = Estimates::new();
-        estimates.succeeded(&cluster_list("pods"), Some(39_000_000), 0);
+        estimates.succeeded(&cluster_list("pods"), sized(39_000_000), 0);
         let watch = key("GET", "/api/v1/pods", "watch=1&sendInitialEvents=true");
         assert_eq!(estimates.estimate(&watch).seats, Seats(16));
         assert_eq!(
             estimates.estimate(&key("GET", "/api/v1/pods", "watch=1&resourceVersion=7")).seats,
             Seats(1)
         );
+    }
+
+    #[test]
+    fn a_page_teaches_its_siblings_nothing_and_the_whole_list_does() {
+        let mut estimates = Estimates::new();
+        let page = key("GET", "/api/v1/secrets", "limit=100");
+        let table = |query| key("GET", "/api/v1/secrets", query);
+        (0..9).for_each(|_| _ = estimates.succeeded(&page, sized(40_000_000), 0));
+        assert_eq!(estimates.estimate(&cluster_list("secrets")).seats, Seats(10), "its prior");
+        estimates.succeeded(&cluster_list("secrets"), sized(700_000_000), 0);
+        assert_eq!(estimates.estimate(&table("limit=500")).seats, Seats(16));
+        assert_eq!(estimates.estimate(&table("resourceVersion=0")).seats, Seats(16));
+    }
+
+    #[test]
+    fn a_list_that_grew_fourfold_is_believed_within_some_calls() {
+        let mut estimates = Estimates::new();
+        let list = cluster_list("pods");
+        (0..200).for_each(|_| _ = estimates.succeeded(&list, sized(300_000), 0));
+        (0..6).for_each(|_| _ = estimates.succeeded(&list, sized(1_200_000), 0));
+        assert!(estimates.sizes(&list).1 > 700_000.0, "{:?}", estimates.sizes(&list));
+    }
+
+    #[test]
+    fn work_is_the_time_to_the_end_and_only_calm_teaches_it() {
+        let mut estimates = Estimates::new();
+        let list = cluster_list("pods");
+        let ended = |millis| Some(Ended { bytes: 39_000_000, calm: Some(Duration::from_millis(millis)) });
+        (0..4).for_each(|_| _ = estimates.succeeded(&list, ended(360), 0));
+        (0..99).for_each(|_| _ = estimates.succeeded(&list, sized(39_000_000), 0));
+        let work = estimates.estimate(&list).work.as_micros();
+        assert!((5_700_000..5_800_000).contains(&work), "16 seats for 360 ms: {work}");
     }
 }

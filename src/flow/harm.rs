@@ -17,11 +17,11 @@ use crate::policy::Lane;
 const LANES: usize = 4;
 /// Samples kept a lane: the slow end of them is the fifth from the top.
 const KEPT: usize = 64;
-/// Ticks for which a sample counts ...
-const FRESH_TICKS: u32 = 4;
-/// ... and for which it counts in a lane that has fewer than [`ENOUGH`].
+/// Ticks for which a sample counts, longer and longer until there are [`ENOUGH`]: what is over must be over at once
+/// where there is news, and a lane with one call a second must be heard, too.
+const WINDOWS: [u32; 3] = [2, 4, AGED_TICKS];
 const AGED_TICKS: u32 = 8;
-const ENOUGH: usize = 5;
+const ENOUGH: usize = 8;
 /// One of this many samples may be slower than the answer: at 64 samples the fifth, below 16 none.
 const SLOW_SHARE: usize = 16;
 
@@ -67,7 +67,7 @@ impl Ring {
     fn slow_end(&self, tick: u32, counts: impl Fn(&Judged) -> bool) -> Option<Rounded> {
         let kept = &self.kept[..self.count.min(KEPT)];
         let mut found = [Rounded::default(); KEPT];
-        for ticks in [FRESH_TICKS, AGED_TICKS] {
+        for ticks in WINDOWS {
             let mut len = 0;
             for judged in kept.iter().filter(|judged| tick.wrapping_sub(judged.tick) < ticks) {
                 if counts(judged) {

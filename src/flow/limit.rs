@@ -17,7 +17,7 @@
 //! **Duty**: at its least L still lets one heavy request run after another. Where even that is too much, the limit
 //! goes on falling as the share of time in which heavy requests may run; in calm this share returns first.
 
-use super::pressure::{BROWN, CALM, Signal};
+use super::pressure::{BROWN, CALM, PROBE_DOUBTFUL, Signal};
 use super::random::Random;
 use super::settings::LimitSettings;
 use crate::units::Seats;
@@ -32,6 +32,13 @@ const MILD_CUT: f64 = 0.12;
 const GROWTH: f64 = 0.04;
 /// Growth a tick for light requests while the process is well by its own probe: what refuses them is no want of it.
 const GROWTH_WELL: f64 = 0.08;
+/// Growth a tick while calls are as quick as ever and somebody is refused: a server that has not even noticed is far from
+/// full, and doubles of its load still are.
+const GROWTH_IDLE: f64 = 0.25;
+/// Times slower than calm up to which that holds ...
+const IDLE: f64 = 1.2;
+/// ... for so many ticks: one such tick between two LISTs is luck.
+const IDLE_TICKS: u32 = 3;
 /// Growth a tick near the height of the last cut.
 const GROWTH_NEAR: f64 = 0.01;
 /// What counts as near: this far below the height of the last cut, and this far above.
@@ -52,6 +59,11 @@ const ROOM: f64 = 1.7;
 const HEAVY_SHARE: f64 = 0.25;
 /// A saturated process is trimmed while calls take more than this many times their calm time.
 const QUEUE: f64 = 3.0;
+/// A process whose queue is longer than this many times that has lost its processors: what is in use is cut at once
+/// to what its queue says, instead of a quarter a tick.
+const DEEP: f64 = 2.0;
+/// The most that a deep cut takes: three quarters, for two ticks may be a pause of the garbage collector.
+const DEEP_FACTOR: f64 = 0.25;
 /// A steep cut starts at no more than this many times the seats that were in use: unused head-room is not capacity.
 const HEAD_ROOM: f64 = 2.0;
 /// A mild one takes at most this share of unused head-room with it: it may be noise.
@@ -64,10 +76,19 @@ const DRAIN_TICKS: u32 = 3;
 const ROOM_TICKS: u32 = 8;
 /// Jitter of a cut.
 const JITTER: f64 = 0.1;
+/// Below this the lowest lane has room for one of the largest requests at a time (it may fill 30 % with heavy ones), so
+/// that only duty can go on from there.
+const SINGLE: f64 = 107.0;
 /// Heavy requests may always run a twentieth of the time: one whose turn it is must be served.
 const DUTY_MIN: f64 = 0.05;
-/// What duty gains a tick beside its 4 %, or a small one would take a minute to return.
-const DUTY_STEP: f64 = 0.005;
+/// Weight of a tick in the pressure that duty follows: the last two seconds count.
+const SLOW: f64 = 0.12;
+/// What a tick takes from duty at the least, and what more at twice the pressure.
+const DUTY_CUT: (f64, f64) = (0.06, 0.2);
+/// Below this it gains: a narrower band than that of L, for its pressure is a mean already.
+const DUTY_CALM: f64 = 1.45;
+/// What a calm tick gives it back.
+const DUTY_GROWTH: f64 = 0.03;
 
 /// What the law did in a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +125,11 @@ pub(super) struct Limit {
     start: f64,
     calm_ticks: u32,
     room_ticks: u32,
+    idle_ticks: u32,
     /// Where the last cut began, and the ticks since.
     height: Option<(f64, u32)>,
+    /// Pressure over some seconds: what duty follows.
+    slow: f64,
     /// Share of the time in which heavy requests may run.
     duty: f64,
 }
@@ -118,7 +142,9 @@ impl Limit {
             start: 0.0,
             calm_ticks: 0,
             room_ticks: 0,
+            idle_ticks: 0,
             height: None,
+            slow: 1.0,
             duty: 1.0,
         };
         limit.rebound(settings);
@@ -141,7 +167,8 @@ impl Limit {
         self.value
     }
 
-    /// The share of time in which heavy requests may run, above 0 and at most 1; below 1 only while L is at its least.
+    /// The share of time in which heavy requests may run, above 0 and at most 1; below 1 only where L lets in one at a
+    /// time.
     pub(super) fn heavy_duty(&self) -> f64 {
         self.duty
     }
@@ -149,6 +176,11 @@ impl Limit {
     /// What is let in: seats, and below one heavy request at a time its share of the time.
     pub(super) fn capacity(&self) -> f64 {
         self.value * self.duty
+    }
+
+    /// Whether as little is let in as ever.
+    pub(super) fn is_least(&self) -> bool {
+        self.value <= self.bounds.0
     }
 
     pub(super) fn set(&mut self, value: f64) {
@@ -164,15 +196,21 @@ impl Limit {
     pub(super) fn restore(&mut self, capacity: f64) {
         self.set(capacity);
         self.duty = (capacity / self.value).clamp(DUTY_MIN, 1.0);
-        self.height = None;
+        (self.height, self.slow) = (None, 1.0);
     }
 
     /// One tick of the law.
     pub(super) fn step(&mut self, signal: Signal, demand: Demand, random: &mut Random) -> Step {
         self.height =
             self.height.filter(|(_, age)| *age < HEIGHT_TICKS).map(|(height, age)| (height, age + 1));
-        self.room_ticks = if signal.ratio < ROOM { self.room_ticks + 1 } else { 0 };
-        let unmet = demand.light_unmet || demand.heavy_unmet;
+        self.slow += (signal.pressure - self.slow) * SLOW;
+        self.set_duty(signal.pressure, demand);
+        let count = |ticks: u32, holds: bool| if holds { ticks + 1 } else { 0 };
+        self.room_ticks = count(self.room_ticks, signal.ratio < ROOM);
+        self.idle_ticks = count(self.idle_ticks, signal.ratio < IDLE && signal.probe < ROOM);
+        // One heavy request at a time is no queue that a lower limit could shorten.
+        let heavy_peak = demand.peak.saturating_sub(demand.light_peak);
+        let unmet = demand.light_unmet || demand.heavy_unmet && heavy_peak > Seats::MAX_PER_REQUEST;
         // A ratio of QUEUE weighs as much as the pressure at which cuts begin.
         let queue = if unmet { BROWN * signal.queue / QUEUE } else { 1.0 };
         if signal.pressure < CALM {
@@ -187,35 +225,49 @@ impl Limit {
         if pressure <= BROWN || pressure <= STEEP && !self.is_drained(demand) {
             return Step::Hold;
         }
-        self.cut(pressure, demand, random);
+        self.cut(pressure, queue, demand, random);
         Step::Cut
     }
 
-    fn cut(&mut self, pressure: f64, demand: Demand, random: &mut Random) {
-        let (cut, unused) = if pressure > STEEP {
-            (STEEP_CUT, 0.0)
+    /// The share of the time for heavy requests. One that runs alone may be harm by itself, and each is; then what can
+    /// be had is that it is rare, so duty follows the mean of some seconds and only the highest peaks.
+    fn set_duty(&mut self, pressure: f64, demand: Demand) {
+        if pressure > STEEP && demand.heavy_unmet && self.value < SINGLE {
+            self.duty = (self.duty * (1.0 - STEEP_CUT)).max(DUTY_MIN);
+        } else if self.slow > BROWN && demand.heavy_unmet && self.value < SINGLE {
+            let cut = DUTY_CUT.0 + DUTY_CUT.1 * (self.slow / BROWN - 1.0).min(1.0);
+            self.duty = (self.duty * (1.0 - cut)).max(DUTY_MIN);
+        } else if self.slow < DUTY_CALM {
+            self.duty = (self.duty * (1.0 + DUTY_GROWTH)).min(1.0);
+        }
+    }
+
+    fn cut(&mut self, pressure: f64, queue: f64, demand: Demand, random: &mut Random) {
+        let (cut, kept) = if queue > DEEP * BROWN {
+            (1.0 - (DEEP * BROWN / queue).max(DEEP_FACTOR), f64::from(demand.used.0))
+        } else if pressure > STEEP {
+            (STEEP_CUT, HEAD_ROOM * f64::from(demand.peak.0))
         } else {
             (MILD_CUT * (pressure / BROWN - 1.0).min(1.0), MILD_HEAD_ROOM * self.value)
         };
-        let factor = 1.0 - cut * (1.0 + JITTER * random.signed_unit());
         if self.value <= self.bounds.0 {
-            self.duty = (self.duty * factor).max(DUTY_MIN);
             return;
         }
-        let base = self.value.min((HEAD_ROOM * f64::from(demand.peak.0)).max(unused)).max(self.bounds.0);
+        let factor = 1.0 - cut * (1.0 + JITTER * random.signed_unit());
+        let base = self.value.min(kept).max(self.bounds.0);
         self.height = Some((base, 0));
         self.set(base * factor);
     }
 
     /// Takes seats from the queue of a saturated process; `None` where there is nothing to take.
     fn trim(&mut self, queue: f64, demand: Demand, random: &mut Random) -> Option<Step> {
-        if queue <= BROWN || self.value <= self.bounds.0 {
+        if queue <= BROWN {
             return None;
         }
         if !self.is_drained(demand) {
             return Some(Step::Hold);
         }
-        self.cut(queue, demand, random);
+        self.cut(queue, queue, demand, random);
         Some(Step::Cut)
     }
 
@@ -229,33 +281,39 @@ impl Limit {
         // Refusals count as demand: telemetry alone may fill no more than its own 60 %, and a limit that waits
         // for more than that would hold it down on a server with room.
         let is_used = |peak: Seats| f64::from(peak.0) > USED_SHARE * self.value;
-        let has_room = signal.queue < ROOM;
+        let has_room = signal.queue < ROOM && signal.probe < PROBE_DOUBTFUL;
         let light = (demand.light_unmet || is_used(demand.light_peak)) && has_room;
         // Where memory refuses them, more seats would let in nobody.
         let is_short = f64::from((demand.peak + Seats::MAX_PER_REQUEST).0) > HEAVY_SHARE * self.value;
-        let heavy = (demand.heavy_unmet && is_short || is_used(demand.peak)) && self.room_ticks >= ROOM_TICKS;
+        let has_room =
+            (self.room_ticks >= ROOM_TICKS || self.idle_ticks >= IDLE_TICKS) && signal.probe < PROBE_DOUBTFUL;
+        let heavy = (demand.heavy_unmet && is_short || is_used(demand.peak)) && has_room;
         // Below its start L returns without demand, or the first burst after a quiet storm's end would be refused.
         let returns = self.value < self.start && has_room;
         if self.calm_ticks < CALM_TICKS {
             return Step::Hold;
         }
         if self.duty < 1.0 {
-            self.duty = (self.duty * (1.0 + GROWTH) + DUTY_STEP).min(1.0);
-            return Step::Grow;
+            return Step::Hold;
         }
         if !(light || heavy || returns) {
             return Step::Hold;
         }
-        let is_near =
-            self.height.is_some_and(|(height, _)| (NEAR.0 * height..NEAR.1 * height).contains(&self.value));
-        let (growth, least) = match is_near {
+        let unmet = demand.light_unmet && light || demand.heavy_unmet && is_short;
+        let (growth, least) = match is_near(self.height, self.value) {
             true => (GROWTH_NEAR, 0.25),
+            false if unmet && self.idle_ticks >= IDLE_TICKS => (GROWTH_IDLE, 1.0),
             false if demand.light_unmet && light => (GROWTH_WELL, 1.0),
             false => (GROWTH, 1.0),
         };
         self.set(self.value + (self.value * growth).max(least));
         Step::Grow
     }
+}
+
+/// Whether a value is near where the last cut began.
+fn is_near(height: Option<(f64, u32)>, value: f64) -> bool {
+    height.is_some_and(|(height, _)| (NEAR.0 * height..NEAR.1 * height).contains(&value))
 }
 
 #[cfg(test)]
@@ -271,7 +329,7 @@ mod tests {
     }
 
     fn signal(pressure: f64) -> Signal {
-        Signal { pressure, ratio: pressure, queue: 1.0, brake: false }
+        Signal { pressure, ratio: pressure.max(1.3), queue: 1.0, probe: 1.0, brake: false }
     }
 
     #[test]
@@ -279,8 +337,8 @@ mod tests {
         let (mut limit, mut random) = (limit(100), Random::new(1));
         let heavy = Demand { heavy_unmet: true, peak: Seats(20), ..Demand::default() };
         let mut step = |ratio, demand| limit.step(Signal { ratio, ..signal(1.0) }, demand, &mut random);
-        (1..ROOM_TICKS).for_each(|_| assert_eq!(step(1.0, heavy), Step::Hold));
-        assert_eq!(step(1.0, heavy), Step::Grow);
+        (1..ROOM_TICKS).for_each(|_| assert_eq!(step(1.5, heavy), Step::Hold));
+        assert_eq!(step(1.5, heavy), Step::Grow);
         assert_eq!(
             step(9.0, heavy),
             Step::Hold,
@@ -363,7 +421,7 @@ mod tests {
             [steps(2.0), steps(2.0), steps(2.0), steps(2.0)],
             [Step::Hold, Step::Hold, Step::Hold, Step::Cut]
         );
-        let drained = Demand { used: Seats(50), ..full };
+        let drained = Demand { used: Seats(20), ..full };
         assert_eq!(limit.step(signal(2.0), drained, &mut random), Step::Cut);
     }
 
@@ -382,12 +440,12 @@ mod tests {
     #[test]
     fn a_saturated_process_is_trimmed_to_its_queue_where_somebody_is_refused_anyway() {
         let (mut limit, mut random) = (limit(100), Random::new(1));
-        let full = Signal { ratio: 10.0, queue: 10.0, ..signal(1.0) };
+        let full = Signal { ratio: 10.0, queue: 10.0, probe: 10.0, ..signal(1.0) };
         assert_eq!(limit.step(full, demand(100, false), &mut random), Step::Hold, "nobody is refused");
         assert_eq!(limit.step(full, demand(100, true), &mut random), Step::Cut);
-        let delayed = Signal { queue: 1.0, ..full };
+        let delayed = Signal { queue: 1.0, probe: 1.0, ..full };
         assert_eq!(limit.step(delayed, demand(100, true), &mut random), Step::Grow, "the process is well");
-        let busy = Signal { queue: 2.5, ..full };
+        let busy = Signal { queue: 2.5, probe: 2.5, ..full };
         assert_eq!(
             limit.step(busy, demand(100, true), &mut random),
             Step::Hold,
@@ -396,18 +454,54 @@ mod tests {
     }
 
     #[test]
-    fn below_the_least_limit_heavy_requests_pause_and_return_before_it_grows() {
+    fn below_one_heavy_request_at_a_time_they_pause_and_return_before_the_limit_grows() {
         let (mut limit, mut random) = (limit(10), Random::new(1));
-        (0..80).for_each(|_| _ = limit.step(signal(2.5), demand(10, true), &mut random));
+        let heavy = Demand { heavy_unmet: true, ..demand(10, true) };
+        (0..80).for_each(|_| _ = limit.step(signal(2.5), heavy, &mut random));
         assert_eq!((limit.seats(), limit.heavy_duty()), (Seats(10), DUTY_MIN));
         let mut grown = 0;
         while limit.heavy_duty() < 1.0 {
             assert_eq!(limit.seats(), Seats(10));
-            limit.step(signal(1.0), demand(10, true), &mut random);
+            limit.step(signal(1.0), heavy, &mut random);
             grown += 1;
         }
-        assert!((20..80).contains(&grown), "{grown} ticks");
-        limit.step(signal(1.0), demand(10, true), &mut random);
+        assert!((80..150).contains(&grown), "{grown} ticks");
+        limit.step(signal(1.0), heavy, &mut random);
         assert!(limit.value() > 10.0);
+    }
+
+    /// Each heavy request is harm while it runs. Expected: they run about a third to a half of the time, not never.
+    #[test]
+    fn duty_settles_where_mean_pressure_is_in_the_band() {
+        let (mut limit, mut random) = (limit(10), Random::new(1));
+        let heavy = Demand { heavy_unmet: true, ..demand(10, false) };
+        let mut mean = 0.0;
+        for tick in 0..800 {
+            // A run of two ticks, then the pause that duty asks for.
+            let is_running = f64::from(tick % 8) < 8.0 * limit.heavy_duty();
+            limit.step(signal(if is_running { 2.2 } else { 1.0 }), heavy, &mut random);
+            mean += if tick >= 400 { limit.heavy_duty() / 400.0 } else { 0.0 };
+        }
+        assert!((0.25..0.6).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn a_server_that_notices_nothing_is_filled_quickly() {
+        let (mut limit, mut random) = (limit(64), Random::new(1));
+        let idle = Signal { ratio: 1.0, ..signal(1.0) };
+        let heavy = Demand { heavy_unmet: true, ..demand(30, false) };
+        (0..IDLE_TICKS).for_each(|_| _ = limit.step(idle, heavy, &mut random));
+        let before = limit.value();
+        limit.step(idle, heavy, &mut random);
+        assert!(limit.value() > 1.2 * before);
+    }
+
+    #[test]
+    fn a_process_that_lost_its_processors_is_cut_to_its_queue_at_once() {
+        let (mut limit, mut random) = (limit(900), Random::new(1));
+        let lost = Signal { ratio: 50.0, queue: 50.0, ..signal(2.0) };
+        let full = Demand { used: Seats(470), ..demand(470, true) };
+        limit.step(lost, full, &mut random);
+        assert!(limit.value() < 150.0, "{}", limit.value());
     }
 }

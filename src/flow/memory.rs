@@ -76,10 +76,15 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use super::super::estimate::Ended;
     use super::super::tests::{cluster_list, key, object};
     use super::*;
 
     const MB: u64 = 1_000_000;
+
+    fn sized(bytes: u64) -> Option<Ended> {
+        Some(Ended { bytes, calm: None })
+    }
 
     #[test]
     fn what_is_not_known_is_expected_to_be_large_and_one_answer_teaches() {
@@ -89,7 +94,7 @@ mod tests {
         assert_eq!(expected(&estimates, &object("secrets")), 0);
         let page = key("GET", "/api/v1/secrets", "limit=500");
         assert_eq!(expected(&estimates, &page), 8 * MB);
-        (0..3).for_each(|tick| _ = estimates.succeeded(&list, Some(400 * MB), tick));
+        (0..3).for_each(|tick| _ = estimates.succeeded(&list, sized(400 * MB), tick));
         assert_eq!(expected(&estimates, &list), 400 * MB);
         assert_eq!(
             expected(&estimates, &key("GET", "/api/v1/secrets", "watch=1&sendInitialEvents=1")),
@@ -100,10 +105,10 @@ mod tests {
     #[test]
     fn a_small_list_of_a_large_family_is_not_counted_once_it_is_known() {
         let mut estimates = Estimates::new();
-        estimates.succeeded(&cluster_list("pods"), Some(39 * MB), 0);
+        estimates.succeeded(&cluster_list("pods"), sized(39 * MB), 0);
         let own = key("GET", "/api/v1/pods", "fieldSelector=spec.nodeName%3Dn1&resourceVersion=0");
         assert!(expected(&estimates, &own) >= 16 * MB, "nothing is known of it yet");
-        (0..3).for_each(|tick| _ = estimates.succeeded(&own, Some(80_000), tick));
+        (0..3).for_each(|tick| _ = estimates.succeeded(&own, sized(80_000), tick));
         assert_eq!(expected(&estimates, &own), 0);
     }
 

@@ -53,11 +53,14 @@ const PROBE_WEIGHT: f32 = 3.0;
 const RATIO_MAX: f32 = 100.0;
 /// A probe below twice its calm time is well.
 pub(super) const PROBE_SLOW: f64 = 2.0;
-/// It is also well while it takes less than this share of what the harmed calls take: a process short of CPU makes its
-/// own health check wait about as long as everything else.
+/// Below this it is also well while it takes less than a share of what the harmed calls take: a process short of CPU
+/// makes its own health check wait about as long as everything else.
+pub(super) const PROBE_DOUBTFUL: f64 = 4.0;
 const PROBE_SHARE: f64 = 0.04;
 /// A probe that answers within this share of the objective of objects is well enough to have a first calm learnt.
 const PROBE_QUICK: f32 = 0.1;
+/// A reading this close to the baseline teaches nothing: thousands of them a tick would only cost time.
+const SAME: f32 = 1.01;
 /// Learning upwards is this much slower for a key that takes twice its calm time: it may be use, not calm.
 const DOUBTFUL: f32 = 0.06;
 /// Share of lost calls, and their number, that count as overload by themselves.
@@ -112,6 +115,8 @@ pub(super) struct Signal {
     /// The same as far as the process's own probe is slow too: more at once would only be queue. 1 where that is not
     /// known.
     pub(super) queue: f64,
+    /// Times slower than calm that the probe was at its latest word: enough to stop growth, too little to cut.
+    pub(super) probe: f64,
     /// So many calls got no answer at all that the brake is due.
     pub(super) brake: bool,
 }
@@ -129,8 +134,15 @@ struct Reading {
     weight: f32,
     slowdown: Rounded,
     ratio: Rounded,
+    shape: Shape,
     reach: Reach,
     level: LevelNumber,
+}
+
+impl Reading {
+    fn is_object(&self) -> bool {
+        matches!(self.shape, Shape::Object | Shape::Write)
+    }
 }
 
 /// What a tick brings in.
@@ -162,7 +174,7 @@ pub(super) struct Pressure {
     pub(super) cause: Cause,
     /// The process is well by its own probe, beside what is slow; without a probe, the median call is.
     pub(super) is_well: bool,
-    /// Slowdown of the median key and of writes, and refusals by levels, as of the last tick.
+    /// Times slower than in calm: the median call about one object, and write; and refusals by levels, as of the last tick.
     pub(super) keys: f64,
     pub(super) writes: f64,
     pub(super) congested: u32,
@@ -173,7 +185,7 @@ pub(super) struct Pressure {
 impl Pressure {
     pub(super) fn new() -> Self {
         Self {
-            signal: Signal { pressure: 1.0, ratio: 1.0, queue: 1.0, brake: false },
+            signal: Signal { pressure: 1.0, ratio: 1.0, queue: 1.0, probe: 1.0, brake: false },
             whole: 1.0,
             livez: History::default(),
             cached: History::default(),
@@ -200,9 +212,9 @@ impl Pressure {
         self.cause == Cause::ApfLevel || excused(self.cause)(reach)
     }
 
-    /// How many times slower than in calm the median call is, whatever the objectives.
-    pub(super) fn ratio(&self) -> f64 {
-        self.signal.ratio
+    /// All of the signal.
+    pub(super) fn signal(&self) -> Signal {
+        self.signal
     }
 
     /// As [`Pressure::value`], with everything.
@@ -237,16 +249,22 @@ impl Pressure {
         self.hear(inputs);
         let quick = self.is_well(&self.livez, inputs.objectives, CALM) == Some(true)
             && self.is_well(&self.consistent, inputs.objectives, CALM) != Some(false);
-        let writes = self.read(estimates, inputs, quick);
+        let (slowdowns, ratios) = self.read(estimates, inputs, quick);
         self.remember_losses(inputs.losses);
-        let whole = self.view(inputs, |_, _| true);
+        let whole = self.judge_all(inputs, slowdowns, |_, _| true);
         let (cause, now) = self.find(inputs, whole);
         self.cause = cause;
-        self.keys = self.median(|reading| Some(reading.slowdown)).unwrap_or(1.0);
-        self.writes = writes.median().unwrap_or(1.0);
         self.congested = inputs.losses.congested as u32;
         let excused = excused(cause);
-        let ratio = self.median(|reading| (!excused(reading.reach)).then_some(reading.ratio)).unwrap_or(1.0);
+        let mut ratio = ratios.median().unwrap_or(1.0);
+        if cause != Cause::None {
+            // The numbers behind the finding, and the queue without what it excuses.
+            let one = |value: Option<f64>| value.unwrap_or(1.0);
+            self.keys = one(self.median(|reading| reading.is_object().then_some(reading.ratio)));
+            self.writes =
+                one(self.median(|reading| (reading.reach == Reach::Write).then_some(reading.ratio)));
+            ratio = one(self.median(|reading| (!excused(reading.reach)).then_some(reading.ratio)));
+        }
         self.whole += (whole.pressure - self.whole) * FRESH;
         self.signal.pressure += (now - self.signal.pressure) * FRESH;
         self.signal.ratio += (ratio - self.signal.ratio) * FRESH;
@@ -255,6 +273,8 @@ impl Pressure {
         // Without a probe that is slow too, it is not the process that is slow.
         let witness = self.livez.slowdown().map_or(1.0, |slowdown| slowdown / inputs.tolerance.witness);
         self.signal.queue = self.signal.ratio.min(witness).max(1.0);
+        let latest = self.livez.latest().map_or(1.0, |micros| ratio_of(self.livez.baseline(), micros));
+        self.signal.probe = (f64::from(latest) / inputs.tolerance.witness).max(witness).max(1.0);
         let timed_out = counted(&self.losses.timed_out, excused);
         self.signal.brake = timed_out >= BRAKE_MIN && timed_out > BRAKE_SHARE * self.losses.ended;
         self.signal
@@ -280,9 +300,9 @@ impl Pressure {
         }
     }
 
-    /// The windows: readings for the medians, and the slowdowns of writes.
-    fn read(&mut self, estimates: &mut Estimates, inputs: &Inputs<'_>, quick: bool) -> Weights {
-        let mut writes = Weights::default();
+    /// The windows: readings for further medians, and those of all slowdowns and ratios.
+    fn read(&mut self, estimates: &mut Estimates, inputs: &Inputs<'_>, quick: bool) -> (Weights, Weights) {
+        let (mut slowdowns, mut ratios) = (Weights::default(), Weights::default());
         let (objectives, learn) = (inputs.objectives, inputs.learn);
         let saturated = self.signal.queue >= PROBE_SLOW;
         let readings = &mut self.readings;
@@ -297,14 +317,13 @@ impl Pressure {
                 learnt(baseline, reading.median, (learn && f64::from(slowdown) < LEARN && !saturated, quick))
             },
             |recent| {
-                let Recent { weight, slowdown, ratio, reach, level, .. } = *recent;
-                readings.push(Reading { weight, slowdown, ratio, reach, level });
-                if recent.reach == Reach::Write {
-                    writes.add(slowdown, weight);
-                }
+                let Recent { weight, slowdown, ratio, shape, reach, level, .. } = *recent;
+                readings.push(Reading { weight, slowdown, ratio, shape, reach, level });
+                slowdowns.add(slowdown, weight);
+                ratios.add(ratio, weight);
             },
         );
-        writes
+        (slowdowns, ratios)
     }
 
     /// What presses, and the pressure that is left once what shedding cannot help is left out.
@@ -358,6 +377,16 @@ impl Pressure {
                 weights.add(reading.slowdown, reading.weight);
             }
         }
+        self.judge_all(inputs, weights, counts)
+    }
+
+    /// The same, where the slowdowns are known already.
+    fn judge_all(
+        &self,
+        inputs: &Inputs<'_>,
+        mut weights: Weights,
+        counts: impl Fn(Reach, LevelNumber) -> bool,
+    ) -> View {
         let weight = weights.total();
         let Tolerance { calls, livez, .. } = inputs.tolerance;
         if let Some(slowdown) = self.livez_slowdown(inputs.objectives) {
@@ -403,7 +432,8 @@ impl Pressure {
     fn is_well(&self, probe: &History, objectives: &Objectives, pressure: f64) -> Option<bool> {
         let slowdown = probe.slowdown()?;
         let harmed = f64::from(objectives.of(Shape::Object)) * pressure / CALM;
-        Some(slowdown < PROBE_SLOW || f64::from(probe.middle()) < PROBE_SHARE * harmed)
+        let is_small = slowdown < PROBE_DOUBTFUL && f64::from(probe.middle()) < PROBE_SHARE * harmed;
+        Some(slowdown < PROBE_SLOW || is_small)
     }
 
     fn remember_losses(&mut self, new: Losses) {
@@ -450,9 +480,12 @@ fn slowdown(ratio: f32, high: f32, objective: f32) -> f32 {
 fn learnt(baseline: Option<f32>, median: f32, (learn, quick): (bool, bool)) -> Option<f32> {
     let Some(baseline) = baseline else { return (learn || quick).then_some(median) };
     if median <= baseline {
-        return Some(median);
+        return (median < baseline / SAME).then_some(median);
     }
     // Far above the baseline this may be use and not calm: it is believed, but slowly.
+    if median < baseline * SAME {
+        return None;
+    }
     let doubtful = median > PROBE_SLOW as f32 * baseline;
     learn.then_some(if doubtful { baseline + (median - baseline) * DOUBTFUL } else { median })
 }
@@ -505,7 +538,7 @@ mod tests {
         }
 
         fn call(&mut self, lane: Lane, key: &Key, millis: u64, level: u64) {
-            self.estimates.succeeded(key, Some(2_000), self.tick);
+            self.estimates.succeeded(key, None, self.tick);
             let level = Some(self.pressure.level(Level(level)));
             let sample = Sample { shape: key.shape, reach: key.reach, level, micros: millis as u32 * 1_000 };
             let place = self.estimates.place_or_shape(key);

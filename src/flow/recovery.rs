@@ -129,6 +129,11 @@ impl Recovery {
         self.state
     }
 
+    /// L when all was last well.
+    pub(super) fn good_limit(&self) -> f64 {
+        self.good_limit
+    }
+
     /// Whether requests of this lane may enter at all.
     pub(super) fn is_open(&self, lane: Lane, limit: &Limit, now: Instant) -> bool {
         if self.is_unready && lane >= Lane::Unknown {

@@ -2,14 +2,12 @@
 //!
 //! Every path that gives seats back ends in `dispatch`, so that nobody waits beside free seats.
 
-use std::time::Duration;
-
 use super::clients::Clients;
 use super::cohort::Cohorts;
 use super::control::Control;
 use super::decision::{End, Kind, Level, Outcome, Ticket, Verdict};
-use super::diagnosis::Diagnosis;
-use super::estimate::{Estimates, Sample};
+use super::diagnosis::Findings;
+use super::estimate::{Ended, Estimates, Sample};
 use super::key::Reach;
 use super::lanes::LaneState;
 use super::levels::LevelNumber;
@@ -18,7 +16,6 @@ use super::pace::Pace;
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
 use super::recovery::Recovery;
-use super::remembered::Remembered;
 use super::returns::Returns;
 use super::seats::{Ledger, Need};
 use super::settings::Settings;
@@ -75,6 +72,7 @@ pub struct Scheduler {
     pub(super) pressure: Pressure,
     pub(super) limit: Limit,
     pub(super) control: Control,
+    pub(super) findings: Findings,
     pub(super) work: Work,
     pub(super) recovery: Recovery,
     pub(super) random: Random,
@@ -97,6 +95,8 @@ pub struct Scheduler {
     pub(super) losses: Losses,
     /// Who wanted seats and got none since the last tick.
     pub(super) demand: Demand,
+    /// The last tick could be called calm.
+    pub(super) calm: bool,
     /// The last tick cut the limit.
     pub(super) cutting: bool,
     /// When somebody was last refused, or made to wait, for want of seats.
@@ -128,6 +128,7 @@ impl Scheduler {
             estimates: Estimates::new(),
             pressure: Pressure::new(),
             control: Control::new(),
+            findings: Findings::default(),
             work: Work::new(),
             recovery: Recovery::new(&limit, now),
             limit,
@@ -144,6 +145,7 @@ impl Scheduler {
             cohorts: Cohorts::new(now),
             losses: Losses::default(),
             demand: Demand::default(),
+            calm: false,
             cutting: false,
             short_of_seats: None,
             ticks: 0,
@@ -248,25 +250,6 @@ impl Scheduler {
     pub fn released(&mut self, now: Instant) {
         let _ = self.no_earlier(now);
         self.returns.released();
-    }
-
-    /// Why the apiserver is slow, as far as can be told.
-    #[must_use]
-    pub fn diagnosis(&self) -> Diagnosis {
-        Diagnosis { cause: self.pressure.cause, ..Diagnosis::default() }
-    }
-
-    /// What is worth keeping over a restart.
-    #[must_use]
-    pub fn remember(&self) -> Remembered {
-        Remembered { version: Remembered::VERSION, ..Remembered::default() }
-    }
-
-    /// Takes back what was remembered `age` ago. Call it before the first request. Numbers that cannot be are left
-    /// out; the count of calls taken over is returned.
-    pub fn recall(&mut self, remembered: &Remembered, age: Duration) -> usize {
-        let _ = (remembered, age);
-        0
     }
 
     /// Gives a request its seats; it is in no chain.
@@ -383,7 +366,11 @@ impl Scheduler {
             (slot.kind, slot.key, slot.unsampled.take())
         };
         // What a watch or session carried in its life is not what its start costs.
-        self.estimates.succeeded(&key, (kind == Kind::Short).then_some(outcome.bytes), self.ticks);
+        let ended = (kind == Kind::Short).then(|| Ended {
+            bytes: outcome.bytes,
+            calm: self.calm.then(|| now.since(self.tickets[index].admitted)),
+        });
+        self.estimates.succeeded(&key, ended, self.ticks);
         if let Some((micros, level)) = unsampled {
             self.sample(index, micros, level);
         }

@@ -3,6 +3,7 @@
 //! Plain numbers for metrics, the status page and the demo. Counters only ever grow; gauges are of this moment.
 
 use super::decision::Reason;
+use super::diagnosis::Diagnosis;
 use super::recovery::State;
 use super::scheduler::Scheduler;
 use crate::policy::Lane;
@@ -15,8 +16,20 @@ pub struct Snapshot {
     pub state: State,
     /// The limit L.
     pub limit: Seats,
+    /// The same with its fraction.
+    pub limit_exact: f64,
+    /// By what slowness is divided before it counts, because a cut did not cure it; 1 is none.
+    pub tolerance: f64,
+    /// Cuts that were undone so far.
+    pub cuts_undone: u32,
+    /// What presses, and the numbers behind it.
+    pub diagnosis: Diagnosis,
     /// How many times slower than calm, bounded by the objectives; 1 is calm.
     pub pressure: f64,
+    /// How many times slower than calm the median call is, whatever the objectives.
+    pub ratio: f64,
+    /// The same as far as the apiserver's own probe is slow, too: its queue for processors.
+    pub queue: f64,
     /// Seats in use under the limit.
     pub used: Seats,
     /// Those of them that heavy requests use.
@@ -105,7 +118,13 @@ impl Scheduler {
         Snapshot {
             state: self.recovery.state(),
             limit: self.limit.seats(),
+            limit_exact: self.limit.value(),
+            tolerance: self.control.tolerance().calls,
+            cuts_undone: self.control.undone,
+            diagnosis: self.diagnosis(),
             pressure: self.pressure.value(),
+            ratio: self.pressure.signal().ratio,
+            queue: self.pressure.signal().queue,
             used: self.ledger.used(),
             heavy: self.ledger.heavy(),
             exempt: self.exempt,

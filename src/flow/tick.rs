@@ -38,6 +38,7 @@ impl Scheduler {
         self.end_old_bursts(now);
         self.sample_overdue(now);
         let learn = self.is_calm(now);
+        self.calm = learn;
         let losses = std::mem::take(&mut self.losses);
         let tolerance = self.control.tolerance();
         let etcd_work = self.work.etcd_share();
@@ -56,6 +57,7 @@ impl Scheduler {
         self.warming.tick(now);
         self.cohorts.tick(now, self.ledger.has_spare(Lane::Telemetry, Seats::ZERO));
         self.cutting = step == Step::Cut;
+        self.follow_causes();
         self.discount(now);
         self.resize();
         self.tick_retries(now);
@@ -192,6 +194,9 @@ impl Scheduler {
             used: f64::from(demand.used.0),
             work: self.work.tick(),
             livez,
+            livez_micros: self.pressure.livez.middle().into(),
+            saturated: !self.pressure.is_well,
+            least: self.limit.is_least(),
         };
         let back = self.control.tick(&moment);
         let is_cutting = matches!(self.recovery.state(), State::Normal | State::Brown);
@@ -200,7 +205,7 @@ impl Scheduler {
         }
     }
 
-    fn resize(&mut self) {
+    pub(super) fn resize(&mut self) {
         self.ledger.resize(self.limit.seats(), &self.settings.lanes, self.settings.heavy_percent);
     }
 

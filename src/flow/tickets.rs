@@ -73,10 +73,10 @@ pub(super) struct Slot {
     /// Seats that it holds or waits for.
     pub(super) seats: Seats,
     pub(super) heavy: bool,
-    /// It is to be reset.
-    pub(super) is_reset: bool,
     /// It only waits, and gave back most of its seats.
     pub(super) lent: bool,
+    /// It is to be reset.
+    pub(super) is_reset: bool,
     /// Bytes of a large answer that it may be sending; 0 for all others.
     pub(super) bytes: u64,
     /// How its client came: before it was told to, as it was told, or without an appointment.
@@ -254,8 +254,8 @@ impl Slot {
             flow: arrival.flow,
             seats: Seats::ONE,
             heavy: false,
-            is_reset: false,
             lent: false,
+            is_reset: false,
             bytes: 0,
             coming: Coming::Stranger,
             queue: 0,
