@@ -3,6 +3,13 @@
 //! Counted by valgrind, so that two runs on any two machines agree to the last digit and a slower decision is seen
 //! in a review, where nanoseconds would drown in noise. The counts are in docs/BENCHMARKS.md; setting up is not counted.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unnecessary_box_returns,
+    reason = "what the benchmark macros make of functions"
+)]
+
 use std::hint::black_box;
 use std::time::Duration;
 
