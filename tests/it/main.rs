@@ -14,6 +14,7 @@ mod meaning;
 mod payloads;
 mod probes;
 mod refusal;
+mod simulate;
 mod spillway;
 mod state;
 mod streams;
