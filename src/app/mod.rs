@@ -206,7 +206,9 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         .as_ref()
         .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane)))
         .transpose()?;
-    let metrics = crate::admin::bind(proxy.metrics.address)?;
+    let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
+    let metrics = Arc::new(Metrics::new()?);
+    metrics.response_budget(policy.overload.memory.response_bytes);
     let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
     if let Some(state) = &state {
@@ -217,7 +219,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
     let shared = Arc::new(Shared {
         authenticator,
         policy: ArcSwap::from_pointee(policy),
-        metrics: Arc::new(Metrics::new()?),
+        metrics,
         access_log: settings::access_log(proxy.logging.access),
         drain: drain.clone(),
         names: Arc::default(),
@@ -225,7 +227,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
     Ok(Prepared {
         listeners,
         break_glass,
-        metrics,
+        metrics: metrics_listener,
         shared,
         upstream,
         gate: Gate::new(scheduler, drain),

@@ -167,6 +167,10 @@ impl Flowing {
         if self.is_given_up(context) {
             // Dropping the turn tells the scheduler; dropping this body, which hyper does next, the apiserver.
             drop(self.turn.lock().take());
+            if self.watch.is_some() {
+                // A watch hears no error after its 200, or its client would LIST everything at once.
+                return Poll::Ready(None);
+            }
             return Poll::Ready(Some(Err(Box::new(GivenUp::new()))));
         }
         let polled = match self.ahead.pop_front() {

@@ -24,8 +24,8 @@ use crate::server::Drain;
 use crate::telemetry::GateGauges;
 use crate::units::Instant;
 
-/// Requests that can be reset from outside at most. Each holds a seat under L, so this is never reached by an
-/// ordinary limit; beyond it a request is simply not reset.
+/// Requests that can be reset from outside at most. Each holds a seat under L, or begins a watch, so an ordinary limit
+/// never reaches this; beyond it a request is simply not reset.
 const RESETTABLE_MAX: usize = 4_096;
 
 /// The scheduler, shared by every shard of the process.
@@ -235,6 +235,14 @@ impl Gate {
         self.inner.lock().resettable(ticket)
     }
 
+    /// A watch only listens from now on, and is not worth a reset any more.
+    pub(super) fn burst_done(&self, ticket: Ticket) {
+        let mut inner = self.inner.lock();
+        inner.resettable.remove(&ticket);
+        inner.scheduler.burst_done(clock::now(), ticket);
+        inner.deliver();
+    }
+
     /// A request is over, however it ended: `tell` says it to the scheduler.
     pub(super) fn leave(&self, ticket: Ticket, tell: impl FnOnce(&mut Scheduler)) {
         let mut inner = self.inner.lock();
@@ -260,9 +268,9 @@ impl Inner {
     }
 }
 
-/// Only answers of the lanes that give way first, and only those that end by themselves.
+/// The scheduler resets nothing but telemetry's LISTs, and watches that begin as one.
 fn may_be_reset(arrival: &Arrival) -> bool {
-    arrival.kind == Kind::Short && !arrival.exempt && matches!(arrival.lane, Lane::Unknown | Lane::Telemetry)
+    arrival.kind != Kind::Streaming && !arrival.exempt && arrival.lane == Lane::Telemetry
 }
 
 /// What a request gets at once.
@@ -406,13 +414,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_short_requests_of_the_lowest_lanes_can_be_reset() {
+    async fn only_what_the_scheduler_may_choose_can_be_reset() {
         let gate = gate(Settings::default(), &Drain::new());
         for (lane, kind, can) in [
             (Lane::Telemetry, Kind::Short, true),
-            (Lane::Unknown, Kind::Short, true),
-            (Lane::Workload, Kind::Short, false),
-            (Lane::Telemetry, Kind::Watch, false),
+            (Lane::Telemetry, Kind::Watch, true),
+            (Lane::Telemetry, Kind::Streaming, false),
+            (Lane::Unknown, Kind::Short, false),
+            (Lane::Operators, Kind::Short, false),
         ] {
             let (mut permit, _) =
                 gate.enter(clock::now(), &arrival(lane, kind, 1)).await.expect("it is idle");

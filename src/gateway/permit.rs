@@ -57,7 +57,7 @@ impl Permit {
     /// A watch has delivered what it had at its start; from now on it waits for events and needs no seats.
     pub fn burst_done(&self) {
         if let Some(ticket) = self.ticket {
-            self.gate.with(|scheduler| scheduler.burst_done(clock::now(), ticket));
+            self.gate.burst_done(ticket);
         }
     }
 

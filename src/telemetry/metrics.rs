@@ -211,6 +211,11 @@ impl Metrics {
         self.failures[place].inc();
     }
 
+    /// Sets what answers in flight may take of the apiserver's memory, in bytes.
+    pub fn response_budget(&self, bytes: u64) {
+        self.overload.budget(bytes);
+    }
+
     /// Sets how many client connections a listener has open.
     pub fn connections(&self, listener: &str, open: usize) {
         self.connections.with_label_values(&[listener]).set(gauge(open));
@@ -231,7 +236,7 @@ impl Metrics {
     /// The text a scrape gets. Gauges are read from the scheduler and the connection pools at this moment.
     pub fn render(&self, scrape: &Scrape<'_>) -> String {
         self.gauges.set(scrape.flow, scrape.upstream);
-        self.overload.set(scrape.diagnosis, scrape.gate);
+        self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
         let mut text = Vec::new();
         // The encoder fails only when the writer does, and a Vec does not.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);

@@ -6,7 +6,7 @@
 use prometheus::{Gauge, GaugeVec, IntCounter};
 
 use super::metrics::Register;
-use crate::flow::{Cause, Diagnosis, State};
+use crate::flow::{Cause, Diagnosis, Snapshot, State};
 
 /// The words of [`Cause`], for the state set.
 const CAUSES: [&str; 8] =
@@ -63,6 +63,9 @@ pub(super) struct Overload {
     cause: GaugeVec,
     slowdown: GaugeVec,
     response_bytes: Gauge,
+    response_budget: Gauge,
+    heavy_duty: Gauge,
+    early_returns: IntCounter,
     holding: Gauge,
     held: IntCounter,
     resets: IntCounter,
@@ -79,13 +82,24 @@ impl Overload {
             )?,
             response_bytes: register
                 .gauge("response_bytes_inflight", "estimated bytes of answers in flight")?,
+            response_budget: register
+                .gauge("response_bytes_budget", "what answers in flight may take; 0: no bound")?,
+            heavy_duty: register
+                .gauge("heavy_duty_ratio", "part of the time in which heavy requests may run")?,
+            early_returns: register
+                .counter("early_returns_total", "refused clients that came back before they were told to")?,
             holding: register.gauge("held_refusals", "refusals kept back now")?,
             held: register.counter("held_refusals_total", "refusals that were kept back")?,
             resets: register.counter("resets_total", "running requests that were reset")?,
         })
     }
 
-    pub(super) fn set(&self, diagnosis: &Diagnosis, gate: GateGauges) {
+    /// Sets the budget that the policy gives.
+    pub(super) fn budget(&self, bytes: u64) {
+        self.response_budget.set(exact(bytes));
+    }
+
+    pub(super) fn set(&self, flow: &Snapshot, diagnosis: &Diagnosis, gate: GateGauges) {
         let now = diagnosis.cause.as_str();
         for cause in CAUSES {
             self.cause.with_label_values(&[cause]).set(if cause == now { 1.0 } else { 0.0 });
@@ -93,12 +107,18 @@ impl Overload {
         for (probe, slowdown) in PROBES.iter().zip(diagnosis.probes) {
             self.slowdown.with_label_values(&[probe]).set(slowdown);
         }
-        #[expect(clippy::cast_precision_loss, reason = "a gauge; 2^53 bytes are 8 PiB")]
-        self.response_bytes.set(diagnosis.response_bytes as f64);
+        self.response_bytes.set(exact(flow.response_bytes));
+        self.heavy_duty.set(flow.heavy_duty);
+        raise(&self.early_returns, flow.early_returns);
         self.holding.set(f64::from(gate.holding));
         raise(&self.held, gate.held);
         raise(&self.resets, gate.resets);
     }
+}
+
+/// Exact up to 2^53, which is 8 PiB.
+fn exact(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 /// Brings a counter up to a total that somebody else keeps.

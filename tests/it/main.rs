@@ -14,6 +14,7 @@ mod meaning;
 mod payloads;
 mod probes;
 mod refusal;
+mod reset;
 mod simulate;
 mod spillway;
 mod state;
