@@ -190,6 +190,7 @@ fn places(group: &Group, lines: &[String], number: u32, policy: &Policy) -> Resu
         credential: if token { Credential::ServiceAccountToken } else { Credential::Certificate },
     };
     let subjects = policy.subjects(&identity);
+    let hints = Hints { user_agent: caller.user_agent.as_deref(), impersonates: false };
     lines
         .iter()
         .map(|line| {
@@ -198,7 +199,7 @@ fn places(group: &Group, lines: &[String], number: u32, policy: &Policy) -> Resu
             let wrong = || plan::not_a_request(&line);
             let path = DecodedPath::new(path).map_err(|_| wrong())?;
             let info = RequestInfo::new(method, &path, query).map_err(|_| wrong())?;
-            let class = policy.classify(&identity, subjects, &info, &Hints::default());
+            let class = policy.classify(&identity, subjects, &info, &hints);
             Ok(Place { lane: class.lane, flow: class.flow.0, client: class.client.0 })
         })
         .collect()

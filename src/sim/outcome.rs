@@ -71,11 +71,7 @@ pub const METRICS: &[Metric] = &[
     metric("operator_p999_ms", Better::Less, "p99.9 of sequences that worked, ms"),
     metric("not_ready", Better::Less, "nodes whose lease was not renewed for 40 s, storm and after"),
     metric("leader_losses", Better::Less, "leaders that could not renew for 10 s, storm and after"),
-    metric(
-        "started_ok",
-        Better::More,
-        "protected informers begun in the storm with objects within 10 s, share",
-    ),
+    metric("started_ok", Better::More, "protected informers with objects within 10 s, share of those begun"),
     metric("started_p99_s", Better::Less, "p99 of the time to their first objects, s"),
     metric("protect_s", Better::Less, "from the storm's start until node health is well for good, s"),
     metric("detect_s", Better::Less, "from the storm's start to the first refusal by the algorithm, s"),
@@ -84,7 +80,7 @@ pub const METRICS: &[Metric] = &[
     metric(
         "false_shed",
         Better::Less,
-        "refused while the run without shedding had no late call, share, all phases",
+        "refused while nobody would have been late without, share, all phases",
     ),
     metric("shed", Better::Neutral, "attempts refused by the algorithm, share, all phases"),
     metric("wasted", Better::Less, "work for clients that were gone, share of the work done"),
@@ -98,14 +94,14 @@ pub const METRICS: &[Metric] = &[
 /// Numbers that each lane has, with the lane's name and a dot before them.
 pub const LANE_METRICS: &[Metric] = &[
     metric("served_per_s", Better::More, "calls that worked, per second"),
-    metric("goodput", Better::More, "calls that worked within the lane's deadline, share of those begun"),
+    metric("goodput", Better::More, "calls within the lane's deadline, share of those begun"),
     metric("work_per_s", Better::Neutral, "work of calls that worked, in cores"),
     metric("p50_ms", Better::Less, "median time of calls that worked, ms"),
     metric("p99_ms", Better::Less, "p99 of calls that worked, ms"),
     metric("attempts_per_s", Better::Neutral, "tries that reached the algorithm, per second"),
     metric("attempts_per_success", Better::Less, "tries for each call that worked"),
     metric("shed", Better::Neutral, "tries that the algorithm refused, share"),
-    metric("jain", Better::More, "Jain index of the work served to the clients of the lane's largest group"),
+    metric("jain", Better::More, "Jain index of work served to the clients of the largest group"),
 ];
 
 /// Whether runs can give a number of this name.

@@ -27,7 +27,7 @@ fn scenario(band: &str) -> String {
         "name: short\nabout: a short storm\nserver: {{ cores: 1 }}\n\
          phases: {{ calm: 5s, storm: 10s, after: 5s }}\nclients:\n\
          - {{ name: leases, kind: kubelet, count: 50, lane: node-health }}\n\
-         - name: agents\n  kind: loop\n  count: 50\n  identity: {{ user: \"system:serviceaccount:monitoring:agent\", node: \"n{{n}}\" }}\n  \
+         - name: agents\n  kind: loop\n  count: 50\n  identity: {{ user: \"system:serviceaccount:logging:fluent-bit\", node: \"n{{n}}\" }}\n  \
          during: storm\n  calls: [ \"GET /api/v1/pods?limit=500&resourceVersion=0\" ]\nexpect: {{ {band} }}\n"
     )
 }
@@ -59,7 +59,7 @@ fn a_file_is_played_equal_seeds_agree_and_the_policy_decides_the_lane() {
     let runs = &report["scenarios"][0]["algorithms"][1]["runs"];
     assert_eq!(runs[0]["algorithm"], "spillway");
     assert_eq!(runs[1]["seed"], 2);
-    // The default policy has the namespace "monitoring" among telemetry.
+    // The default policy has fluent-bit of any namespace among telemetry.
     let lanes = runs[0]["metrics"].as_object().unwrap();
     assert!(lanes.contains_key("telemetry.attempts_per_s"), "{lanes:?}");
 

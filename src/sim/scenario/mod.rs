@@ -211,7 +211,7 @@ pub enum During {
 
 /// Who a client is.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Caller {
     /// User name, such as `system:serviceaccount:obs:agent` or `system:node:node-{n}`.
     pub user: String,
@@ -221,6 +221,9 @@ pub struct Caller {
     /// The node of a bound token.
     #[serde(default)]
     pub node: Option<String>,
+    /// What they say they are, such as `kubelet/v1.34.4`.
+    #[serde(default)]
+    pub user_agent: Option<String>,
 }
 
 /// Costs of a call.
