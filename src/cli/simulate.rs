@@ -124,7 +124,7 @@ fn prepare(args: &Args, colour: Colour) -> Result<Stage, Wrong> {
     }
     for name in &args.algorithms {
         if algorithm::by_name(name, &settings, 0).is_none() {
-            let hint = did_you_mean(name, algorithm::NAMES.iter().copied());
+            let hint = did_you_mean(name, algorithm::names());
             let message = format!("there is no algorithm {name:?}{hint}; spillway simulate --list names all");
             return Err(Wrong(Ending::Usage, message));
         }

@@ -200,9 +200,11 @@ pub(super) fn list(out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {:24} {about}", built_in.name)?;
     }
     writeln!(out, "\nAlgorithms:")?;
-    for line in algorithm::NAMES.chunks(6) {
+    let names: Vec<&str> = algorithm::names().collect();
+    for line in names.chunks(6) {
         writeln!(out, "  {}", line.join(", "))?;
     }
+    writeln!(out, "  NAME:2 is point 2 of a competitor's grid of settings; NAME alone its published defaults")?;
     writeln!(out, "\nMetrics, of the storm unless said otherwise (+ more is better, - less is better):")?;
     METRICS.iter().try_for_each(|metric| describe(metric, "", out))?;
     writeln!(out, "\nMetrics of each lane, such as telemetry.goodput:")?;
