@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 pub struct Inside {
     /// The text of a scrape.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// The state of overload control, as JSON.
+    pub status: Box<dyn Fn() -> String + Send + Sync>,
     /// Whether clients should still be sent here.
     pub ready: Arc<AtomicBool>,
 }
@@ -52,6 +54,7 @@ pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
 pub async fn serve(listener: std::net::TcpListener, inside: Arc<Inside>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
+        .route("/status", get(status))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(inside);
@@ -60,6 +63,10 @@ pub async fn serve(listener: std::net::TcpListener, inside: Arc<Inside>) -> std:
 
 async fn metrics(State(inside): State<Arc<Inside>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (inside.metrics)())
+}
+
+async fn status(State(inside): State<Arc<Inside>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], (inside.status)())
 }
 
 async fn ready(State(inside): State<Arc<Inside>>) -> impl IntoResponse {

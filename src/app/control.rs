@@ -13,26 +13,27 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::chronicle;
+use super::lookout::Lookout;
+use super::state::{State, Writer};
+use super::status::status;
 use super::{ShardStats, StartError};
 use crate::admin;
 use crate::breakglass::Lane as BreakGlassLane;
-use crate::flow::{Probe, Probes};
-use crate::gateway::Gate;
+use crate::gateway::{Gate, Names};
 use crate::io::Flusher;
 use crate::server::Server;
-use crate::telemetry::{Metrics, UpstreamGauges};
-use crate::units::Instant;
-use crate::upstream::{self, Outcome, Prober, Via};
-
-/// Probes lost one after the other before the apiserver counts as away. Three are under a second: one alone may be a
-/// connection that was closed as it was used.
-const LOST_IN_A_ROW: u32 = 3;
+use crate::telemetry::{Metrics, Scrape, UpstreamGauges};
+use crate::upstream::{self, Probers, Via};
 
 /// What the control thread looks at.
 pub(super) struct Inside {
     pub(super) gate: Arc<Gate>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stats: ShardStats,
+    /// Where to write what the scheduler learns.
+    pub(super) state: Option<State>,
+    pub(super) names: Arc<Names>,
 }
 
 /// What has to be ended.
@@ -59,29 +60,19 @@ impl Control {
         upstream: &upstream::Settings,
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Control)?;
-        let prober = {
+        let probers = {
             let _entered = runtime.enter();
-            Prober::spawn(upstream, Flusher::spawn())?
+            Probers::spawn(upstream, &Flusher::spawn())?
         };
         let ready = Arc::new(AtomicBool::new(false));
         let (end, ended) = oneshot::channel();
-        let shown = admin_view(&inside, &prober, &ready);
+        let shown = admin_view(&inside, &probers, &ready);
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                runtime.block_on(async move {
-                    let gate = Arc::clone(&inside.gate);
-                    let mut lookout = Lookout { prober, gate, seen: Instant::ORIGIN, lost: 0 };
-                    tokio::spawn(inside.gate.run(move || lookout.look()));
-                    tokio::spawn(async move {
-                        if let Err(error) = admin::serve(metrics_listener, shown).await {
-                            tracing::error!(%error, "the metrics listener stopped");
-                        }
-                    });
-                    if let Ok(ending) = ended.await {
-                        close(ending).await;
-                    }
-                });
+                runtime.block_on(live(inside, probers, metrics_listener, shown, ended));
+                // A disk that hangs must not keep the process.
+                runtime.shutdown_background();
             })
             .map_err(StartError::Control)?;
         Ok(Self { thread: Some(thread), end: Some(end), ready, server: None, break_glass: None })
@@ -126,6 +117,39 @@ impl Drop for Control {
     }
 }
 
+/// Everything that the thread does until it is told to end, and the end.
+async fn live(
+    inside: Inside,
+    probers: Probers,
+    metrics_listener: TcpListener,
+    shown: Arc<admin::Inside>,
+    ended: oneshot::Receiver<Ending>,
+) {
+    let Inside { gate, names, state, .. } = inside;
+    let mut lookout = Lookout::new(probers, Arc::clone(&gate));
+    tokio::spawn(Arc::clone(&gate).run(move || lookout.look()));
+    tokio::spawn(chronicle::keep(Arc::clone(&gate), names));
+    tokio::spawn(async move {
+        if let Err(error) = admin::serve(metrics_listener, shown).await {
+            tracing::error!(%error, "the metrics listener stopped");
+        }
+    });
+    let (last, draining) = oneshot::channel::<()>();
+    let writer = state.map(|state| {
+        // Told, or forgotten: either way it is over.
+        tokio::spawn(Writer::new(state, gate).run(async { drop(draining.await) }))
+    });
+    if let Ok(ending) = ended.await {
+        // Written first: the grace period may end with a kill.
+        drop(last);
+        close(ending).await;
+        if let Some(writer) = writer {
+            // It has said what went wrong, if anything did.
+            let _ = writer.await;
+        }
+    }
+}
+
 async fn close(ending: Ending) {
     let main = async {
         if let Some(server) = ending.server {
@@ -140,15 +164,23 @@ async fn close(ending: Ending) {
     tokio::join!(main, reserved);
 }
 
-fn admin_view(inside: &Inside, prober: &Prober, ready: &Arc<AtomicBool>) -> Arc<admin::Inside> {
+fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Arc<admin::Inside> {
     let (gate, metrics, stats) =
         (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
-    let prober = prober.clone();
+    let (seen, names) = (Arc::clone(&inside.gate), Arc::clone(&inside.names));
+    let prober = probers.livez.clone();
     Arc::new(admin::Inside {
         metrics: Box::new(move || {
             let up = prober.latest().is_some_and(|reading| reading.is_up());
-            metrics.render(&gate.snapshot(), gauges(up, &stats))
+            let view = gate.view();
+            metrics.render(&Scrape {
+                flow: &view.snapshot,
+                diagnosis: &view.diagnosis,
+                gate: view.gate,
+                upstream: gauges(up, &stats),
+            })
         }),
+        status: Box::new(move || status(&seen.view(), &names).to_string()),
         ready: Arc::clone(ready),
     })
 }
@@ -163,36 +195,6 @@ fn gauges(up: bool, stats: &ShardStats) -> UpstreamGauges {
         }
     }
     gauges
-}
-
-/// Follows the probe for the scheduler: what is new at each tick, and whether the apiserver is there at all.
-struct Lookout {
-    prober: Prober,
-    gate: Arc<Gate>,
-    seen: Instant,
-    lost: u32,
-}
-
-impl Lookout {
-    /// What the probe found since the tick before, in the scheduler's words.
-    fn look(&mut self) -> Probes {
-        let Some(reading) = self.prober.latest().filter(|reading| reading.at > self.seen) else {
-            return Probes::default();
-        };
-        self.seen = reading.at;
-        let livez = match reading.outcome {
-            Outcome::Answered { latency, .. } => Probe::Answered(latency),
-            Outcome::Outstanding(age) => Probe::Waiting(age),
-            Outcome::Lost => Probe::Lost,
-        };
-        self.lost = if livez == Probe::Lost { self.lost + 1 } else { 0 };
-        match livez {
-            Probe::Lost if self.lost == LOST_IN_A_ROW => self.gate.upstream_up(false),
-            Probe::Answered(_) => self.gate.upstream_up(true),
-            _ => {}
-        }
-        Probes { livez, ..Probes::default() }
-    }
 }
 
 /// Blocks until SIGTERM or SIGINT.

@@ -4,8 +4,12 @@
 //! wrong is found before anything runs, so a failed start leaves nothing behind. The control thread owns everything
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
+mod chronicle;
 mod control;
+mod lookout;
 mod settings;
+mod state;
+mod status;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +20,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use self::control::Control;
+use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
 use crate::clock;
@@ -147,6 +152,7 @@ struct Prepared {
     shared: Arc<Shared>,
     upstream: upstream::Settings,
     gate: Arc<Gate>,
+    state: Option<State>,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -169,6 +175,8 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         gate: Arc::clone(&gate),
         metrics: Arc::clone(&prepared.shared.metrics),
         stats: stats.clone(),
+        state: prepared.state,
+        names: Arc::clone(&prepared.shared.names),
     };
     let mut control = Control::start(prepared.metrics, inside, &prepared.upstream)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
@@ -199,16 +207,30 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane)))
         .transpose()?;
     let metrics = crate::admin::bind(proxy.metrics.address)?;
-    let scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
+    let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
+    let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
+    if let Some(state) = &state {
+        state.recall(&mut scheduler);
+    }
     let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
+    let drain = Drain::new();
     let shared = Arc::new(Shared {
         authenticator,
         policy: ArcSwap::from_pointee(policy),
         metrics: Arc::new(Metrics::new()?),
         access_log: settings::access_log(proxy.logging.access),
-        drain: Drain::new(),
+        drain: drain.clone(),
+        names: Arc::default(),
     });
-    Ok(Prepared { listeners, break_glass, metrics, shared, upstream, gate: Gate::new(scheduler) })
+    Ok(Prepared {
+        listeners,
+        break_glass,
+        metrics,
+        shared,
+        upstream,
+        gate: Gate::new(scheduler, drain),
+        state,
+    })
 }
 
 fn bind_listeners(

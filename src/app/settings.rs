@@ -93,6 +93,8 @@ pub(super) fn upstream(proxy: &ProxyConfiguration) -> Result<upstream::Settings,
         proxy::UnverifiedProtocol::Http1 => upstream::UnverifiedProtocol::Http1,
         proxy::UnverifiedProtocol::Http2 => upstream::UnverifiedProtocol::Http2,
     };
+    let proxy::ProbeIdentity { user, groups, namespace } = upstreams.probe.clone();
+    settings.probe = upstream::ProbeIdentity { user, groups, namespace };
     let per_lane = upstreams.connections.per_lane;
     for (lane, most) in Lane::ALL.into_iter().zip(&mut settings.short_connections_max) {
         // Telemetry's own bound is a protection: the knob can lower it, never raise it.
@@ -120,6 +122,10 @@ pub fn flow(policy: &TrafficPolicy) -> flow::Settings {
             namespace_list: overload.objectives.namespace,
             cluster_list: overload.objectives.cluster,
         },
+        memory: overload.memory,
+        watches: overload.watches,
+        hold: overload.hold,
+        laws: flow::Laws { cancel_worst: overload.cancel_worst, ..flow::Laws::default() },
         ..flow::Settings::default()
     }
 }

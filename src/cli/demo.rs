@@ -13,8 +13,8 @@ use super::Ending;
 use crate::app;
 use crate::config::{
     self, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
-    ForwardIdentity, Http2, Limits, Listener, Logging, Metrics, ProxyConfiguration, Runtime, Server,
-    ServerTls, ServiceAccountToken, Timeouts, TlsVersion, UnverifiedProtocol, UpstreamTls, Upstreams,
+    ForwardIdentity, Http2, Limits, Listener, Logging, Metrics, ProbeIdentity, ProxyConfiguration, Runtime,
+    Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion, UnverifiedProtocol, UpstreamTls, Upstreams,
 };
 use crate::demo::{self, Afterwards, Played, ProxyInputs, Report, RunningProxy, Standing};
 
@@ -134,6 +134,7 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
         metrics: Metrics { address: ANY },
         logging: Logging::default(),
         drain: Drain::default(),
+        state: None,
     }
 }
 
@@ -171,5 +172,6 @@ fn upstreams(inputs: &ProxyInputs) -> Upstreams {
             unverified_protocol: UnverifiedProtocol::default(),
         },
         connections: Connections::default(),
+        probe: ProbeIdentity::default(),
     }
 }

@@ -200,8 +200,7 @@ pub(super) fn list(out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {:24} {about}", built_in.name)?;
     }
     writeln!(out, "\nAlgorithms:")?;
-    let names: Vec<&str> = algorithm::names().collect();
-    for line in names.chunks(6) {
+    for line in algorithm::names().collect::<Vec<_>>().chunks(6) {
         writeln!(out, "  {}", line.join(", "))?;
     }
     writeln!(out, "  NAME:2 is point 2 of a competitor's grid of settings; NAME alone its published defaults")?;

@@ -28,6 +28,25 @@ pub(super) fn floors(lanes: &[LaneSettings; Lane::COUNT], field: &Field<'_>) {
     });
 }
 
+/// A lane whose floor is nothing and whose ceiling rounds to nothing is not shed but shut, once the limit is low.
+pub(super) fn lanes_without_seats(lanes: &[LaneSettings; Lane::COUNT], limit_min: u32, field: &Field<'_>) {
+    let shut = |settings: &LaneSettings| {
+        settings.floor_percent == 0 && settings.floor_min.0 == 0 && settings.ceiling_percent * limit_min < 100
+    };
+    for (lane, settings) in Lane::ALL.into_iter().zip(lanes) {
+        if lane == Lane::BreakGlass || !shut(settings) {
+            continue;
+        }
+        let ceiling = settings.ceiling_percent;
+        let message =
+            format!("lane {:?} has no seat once the limit is at its least, {limit_min}", lane.as_str());
+        let label = format!("no floor, and a ceiling of {ceiling} % of {limit_min} seats");
+        field.report_with(Code::LaneWithoutSeats, message, label, |diagnostic| {
+            diagnostic.help("give it `floorPercent: 1` or a higher ceiling, or raise `overload.limit.min`")
+        });
+    }
+}
+
 /// Whether a path pattern is there to name a health check, rather than to catch everything.
 pub(super) fn names_health_path(pattern: &Pattern) -> bool {
     let literal = pattern.as_str().split('*').next().unwrap_or("");

@@ -161,6 +161,14 @@ codes! {
     TooMany = "0104" Error,
     /// A list needs an entry.
     Empty = "0105" Error,
+    /// A lane would have no seat of its own once the limit is at its least.
+    LaneWithoutSeats = "0106" Error,
+    /// The memory budget is less than one ordinary answer takes.
+    MemoryBelowPage = "0107" Error,
+    /// Refusals would be kept back for longer than clients wait for an answer.
+    HoldTooLong = "0108" Error,
+    /// A smaller thing may take longer than a larger one.
+    ObjectivesOutOfOrder = "0109" Error,
     /// Two things have the same name.
     DuplicateName = "0201" Error,
     /// Two listeners have the same address.

@@ -15,6 +15,7 @@ mod files;
 mod load;
 mod proxy;
 mod quantity;
+mod read_overload;
 mod read_proxy;
 mod read_traffic;
 mod render;

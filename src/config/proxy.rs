@@ -31,6 +31,8 @@ pub struct ProxyConfiguration {
     pub logging: Logging,
     /// What happens on SIGTERM.
     pub drain: Drain,
+    /// What is kept over a restart. Absent: nothing is.
+    pub state: Option<State>,
 }
 
 /// One address clients connect to.
@@ -185,6 +187,27 @@ pub struct Upstreams {
     pub forward_identity: ForwardIdentity,
     /// Bounds on connections to it.
     pub connections: Connections,
+    /// Who the probes are that tell a slow etcd from a slow cache.
+    pub probe: ProbeIdentity,
+}
+
+/// Who spillway is when it asks kube-apiserver for itself: one small object, eight times a second, over the front-proxy
+/// connection. Without `forwardIdentity.frontProxy` it does not ask. What it needs is in `deploy/probe.yaml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeIdentity {
+    /// The user that is asserted. Default `spillway:probe`. It needs `get` on the one namespace object; without it the
+    /// log says so once, and these probes stay silent.
+    pub user: String,
+    /// Its groups, at most 16. Default: none (kube-apiserver adds `system:authenticated`).
+    pub groups: Vec<String>,
+    /// The namespace whose object is read. Default `kube-system`.
+    pub namespace: String,
+}
+
+impl Default for ProbeIdentity {
+    fn default() -> Self {
+        Self { user: "spillway:probe".to_owned(), groups: vec![], namespace: "kube-system".to_owned() }
+    }
 }
 
 /// One kube-apiserver.
@@ -383,4 +406,12 @@ impl Default for Drain {
     fn default() -> Self {
         Self { grace_period: Duration::from_secs(25) }
     }
+}
+
+/// What is kept over a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The folder for it: what calls cost, written every minute and at the end. No default; it is made when it is
+    /// missing. If it cannot be written, the log says so once, and a restart starts cold.
+    pub dir: PathBuf,
 }

@@ -31,6 +31,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
     let metrics = section.or("metrics", Metrics::default(), |field| field.section(metrics));
     let logging = section.or("logging", Logging::default(), |field| field.section(logging));
     let drain = section.or("drain", Drain::default(), |field| field.section(drain));
+    let state = section.maybe("state", |field| field.section(state));
     let (listeners, fields): (Vec<_>, Vec<_>) = listeners?.into_iter().unzip();
     check_names(&listeners, &fields);
     let read = ProxyConfiguration {
@@ -44,6 +45,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
         metrics,
         logging,
         drain,
+        state,
     };
     check_addresses(&read, &fields, section);
     check_trust(&read, section);
@@ -264,7 +266,24 @@ fn upstreams(section: &mut Section<'_>) -> Option<Upstreams> {
     let forward_identity =
         section.or("forwardIdentity", ForwardIdentity::default(), |field| field.section(forward_identity));
     let connections = section.or("connections", Connections::default(), |field| field.section(connections));
-    Some(Upstreams { server: server?, tls: tls?, forward_identity, connections })
+    let probe = section.or("probe", ProbeIdentity::default(), |field| field.section(probe));
+    Some(Upstreams { server: server?, tls: tls?, forward_identity, connections, probe })
+}
+
+fn probe(section: &mut Section<'_>) -> Option<ProbeIdentity> {
+    // They are sent as header values.
+    let name = |field: Field<'_>| {
+        field.parsed("an ASCII name without control characters", |text| {
+            (!text.is_empty() && text.is_ascii() && !text.bytes().any(|byte| byte.is_ascii_control()))
+                .then(|| text.to_owned())
+        })
+    };
+    let default = ProbeIdentity::default();
+    Some(ProbeIdentity {
+        user: section.or("user", default.user, name),
+        groups: section.or("groups", default.groups, |field| field.list(0..=ENTRIES_MAX, name)),
+        namespace: section.or("namespace", default.namespace, Field::name),
+    })
 }
 
 fn only_server(field: Field<'_>) -> Option<Server> {
@@ -374,4 +393,9 @@ fn drain(section: &mut Section<'_>) -> Option<Drain> {
     let range = Duration::ZERO..=Duration::from_secs(3_600);
     let default = Drain::default().grace_period;
     Some(Drain { grace_period: section.or("gracePeriod", default, |field| field.duration(range)) })
+}
+
+fn state(section: &mut Section<'_>) -> Option<State> {
+    let dir = section.need("dir", Field::folder);
+    Some(State { dir: dir? })
 }

@@ -2,14 +2,14 @@
 //!
 //! Each rule is checked here for what it says by itself; what rules do to each other is [`super::analyze`]'s.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::analyze;
 use super::diagnostic::{Code, Diagnostic};
+use super::read_overload;
 use super::section::{Field, Section};
 use super::source::Place;
-use super::traffic::{DefaultRules, LimitBounds, Objectives, OverloadSettings};
+use super::traffic::{DefaultRules, OverloadSettings};
 use crate::identity::Credential;
 use crate::policy::{
     Lane, LaneSettings, Match, Pattern, RULES_MAX, Rate, ResourcePattern, Rule, ServiceAccountPattern,
@@ -21,8 +21,6 @@ use crate::units::Seats;
 const LIST_MAX: usize = 256;
 /// Bytes of a name or pattern: a service account's full user name has at most 341.
 const TEXT_MAX: usize = 512;
-/// Range of the objectives.
-const OBJECTIVE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(120);
 
 /// One file's policy, before the default rules are added.
 pub(super) struct ReadPolicy {
@@ -52,9 +50,14 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ReadPolicy> {
     let default_rules = section.or("defaultRules", DefaultRules::default(), |field| {
         field.choice(&[("Append", DefaultRules::Append), ("Omit", DefaultRules::Omit)])
     });
-    let overload = section.or("overload", OverloadSettings::default(), |field| field.section(overload));
-    if let Some(field) = lanes_field {
-        analyze::floors(&lanes, &field);
+    let overload_field = section.field("overload");
+    let overload =
+        section.or("overload", OverloadSettings::default(), |field| field.section(read_overload::overload));
+    if let Some(field) = &lanes_field {
+        analyze::floors(&lanes, field);
+    }
+    if let Some(field) = lanes_field.or(overload_field) {
+        analyze::lanes_without_seats(&lanes, overload.limit.min, &field);
     }
     Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload })
 }
@@ -84,7 +87,7 @@ fn read_lanes(field: Field<'_>, lanes: &mut [LaneSettings; Lane::COUNT]) -> Opti
     Some(count)
 }
 
-fn unknown_lane(name: &str) -> Diagnostic {
+pub(super) fn unknown_lane(name: &str) -> Diagnostic {
     let lanes: Vec<_> =
         Lane::ALL.into_iter().filter(|lane| *lane != Lane::BreakGlass).map(Lane::as_str).collect();
     Diagnostic::new(Code::UnknownLane, format!("lane {name:?} is not defined"))
@@ -120,7 +123,7 @@ fn lane_settings(section: &mut Section<'_>, default: LaneSettings) -> LaneSettin
     }
 }
 
-fn rate(section: &mut Section<'_>) -> Option<Rate> {
+pub(super) fn rate(section: &mut Section<'_>) -> Option<Rate> {
     let per_second = section.need("perSecond", |field| field.integer(0..=1_000_000));
     let burst = section.maybe("burst", |field| field.integer(1..=1_000_000));
     let per_second = per_second.filter(|per_second| *per_second > 0)?;
@@ -295,42 +298,5 @@ fn resource(field: Field<'_>, groups: Option<&[Pattern]>) -> Option<Vec<Resource
             groups.iter().map(|group| ResourcePattern { group: group.clone(), ..pattern.clone() }).collect()
         }
         _ => vec![pattern],
-    })
-}
-
-fn overload(section: &mut Section<'_>) -> Option<OverloadSettings> {
-    Some(OverloadSettings {
-        limit: section.or("limit", LimitBounds::default(), |field| field.section(limit)),
-        objectives: section.or("objectives", Objectives::default(), |field| field.section(objectives)),
-    })
-}
-
-fn limit(section: &mut Section<'_>) -> Option<LimitBounds> {
-    let default = LimitBounds::default();
-    let read = LimitBounds {
-        min: section.or("min", default.min, |field| field.integer(1..=10_000)),
-        max: section.or("max", default.max, |field| field.integer(1..=10_000)),
-        initial: section.or("initial", default.initial, |field| field.integer(1..=10_000)),
-    };
-    let ordered = read.min <= read.initial && read.initial <= read.max;
-    if !ordered {
-        let LimitBounds { min, max, initial } = read;
-        section.report(
-            Diagnostic::new(
-                Code::Contradiction,
-                format!("the limit must start between its bounds: min {min}, initial {initial}, max {max}"),
-            )
-            .label("expected min <= initial <= max"),
-        );
-    }
-    Some(read)
-}
-
-fn objectives(section: &mut Section<'_>) -> Option<Objectives> {
-    let default = Objectives::default();
-    Some(Objectives {
-        object: section.or("object", default.object, |field| field.duration(OBJECTIVE)),
-        namespace: section.or("namespace", default.namespace, |field| field.duration(OBJECTIVE)),
-        cluster: section.or("cluster", default.cluster, |field| field.duration(OBJECTIVE)),
     })
 }

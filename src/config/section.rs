@@ -252,8 +252,13 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn size(self, range: RangeInclusive<u32>) -> Option<u32> {
-        const EXPECTED: &str = "a size, such as 65536, 64KiB or 1MiB";
         let range = u64::from(*range.start())..=u64::from(*range.end());
+        self.bytes(range).and_then(|value| u32::try_from(value).ok())
+    }
+
+    /// As [`Self::size`], for what may be larger than 4 GiB.
+    pub(super) fn bytes(self, range: RangeInclusive<u64>) -> Option<u64> {
+        const EXPECTED: &str = "a size, such as 65536, 64KiB or 1MiB";
         let value = match &self.node.value {
             Value::Integer(value) => u64::try_from(*value).ok(),
             Value::Text(text) => match quantity::size(text) {
@@ -263,7 +268,7 @@ impl<'a> Field<'a> {
             _ => return self.wrong_type(EXPECTED),
         };
         // A negative number is as far out of range as an overlarge one.
-        self.within(value.unwrap_or(u64::MAX), range, show_size).and_then(|value| u32::try_from(value).ok())
+        self.within(value.unwrap_or(u64::MAX), range, show_size)
     }
 
     /// One of a closed set of words.
@@ -311,6 +316,15 @@ impl<'a> Field<'a> {
         let wanted = FileUse { path: path.clone(), content, key: self.path.clone(), place: self.place() };
         self.reader.files.borrow_mut().push(wanted);
         Some(path)
+    }
+
+    /// A folder, relative to the file that names it. It may be made later.
+    pub(super) fn folder(self) -> Option<PathBuf> {
+        let text = self.clone().text()?;
+        if text.is_empty() {
+            return self.malformed(text, "the path of a folder");
+        }
+        Some(self.reader.source.resolve(text))
     }
 
     /// A text that `parse` understands, or else `expected` is.

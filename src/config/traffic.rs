@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::flow::{self, LimitSettings};
+use crate::flow::{self, HoldSettings, Laws, LimitSettings, MemorySettings, WatchSettings};
 use crate::policy::{Lane, LaneSettings, Policy, PolicyError, Rule};
 
 /// The embedded default: the lanes and rules a cluster gets when nobody says anything.
@@ -50,13 +50,38 @@ pub enum DefaultRules {
     Omit,
 }
 
-/// The limit and what counts as calm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The limit, what counts as calm, and the other bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverloadSettings {
     /// Bounds of the limit L.
     pub limit: LimitBounds,
     /// Times to first byte below which a request counts as calm, however slow it is against its own baseline.
     pub objectives: Objectives,
+    /// `memory.responseBytes`: estimated bytes of answers in flight at most. Default 192 MiB, range 1 MiB to 1 TiB;
+    /// 0: no bound. kube-apiserver takes about five times as much memory while it answers.
+    pub memory: MemorySettings,
+    /// Bounds of watches. `perIdentity` (a user name; on a node, for bound tokens): default 1,000, range 1 to 100,000,
+    /// 0: no bound. By lane, `live`: default 0, no bound; `starts`: per second and at once, default 100/400 for
+    /// workload, 50/200 for unknown, 10/50 for telemetry; `perSecond` 0: no bound.
+    pub watches: WatchSettings,
+    /// Refusals kept back, for clients that return before they were told to. `longest`: default 3 s, range 0 s to
+    /// 10 s, 0: never. `most` at a time: default 1,000, range 0 to 100,000.
+    pub hold: HoldSettings,
+    /// `laws.cancelWorst`: in Red, reset the largest telemetry LISTs that still run. Default true.
+    pub cancel_worst: bool,
+}
+
+impl Default for OverloadSettings {
+    fn default() -> Self {
+        Self {
+            limit: LimitBounds::default(),
+            objectives: Objectives::default(),
+            memory: MemorySettings::default(),
+            watches: WatchSettings::default(),
+            hold: HoldSettings::default(),
+            cancel_worst: Laws::default().cancel_worst,
+        }
+    }
 }
 
 /// Bounds of L, the seats that may be in use at kube-apiserver at a time.

@@ -2,8 +2,11 @@
 //!
 //! Frames pass through as they come: nothing is buffered, so a slow client slows only its own stream. The permit
 //! lives in the body, because the body is what hyper drops when a client resets, a connection dies or a task
-//! panics: in every one of these cases the seats come back.
+//! panics: in every one of these cases the seats come back. A request that the scheduler gives up ends here with an
+//! error: over HTTP/2 its stream is reset, over HTTP/1.1 its connection closed.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,8 +15,10 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::mark::Search;
+use super::permit::Reset;
 use super::turn::Turn;
-use crate::flow::End;
+use crate::flow::{End, Level};
 use crate::server::{BodyError, Moment};
 use crate::upstream::ResponseBody;
 
@@ -27,22 +32,72 @@ enum Inner {
 
 /// An answer on its way from the apiserver to the client.
 pub(super) struct Flowing {
+    /// What was read already to understand the answer.
+    ahead: VecDeque<Frame<Bytes>>,
     body: ResponseBody,
     /// The seats. Given back when the body ends, when it is dropped, or when nobody reads it for too long.
     turn: Arc<Mutex<Option<Turn>>>,
     /// What the end of this answer tells the estimates.
-    end: End,
+    told: Told,
     /// A watch: gives its seats back after its first burst, and is ended by us when the process drains.
     watch: Option<Watching>,
+    /// Resolves when the scheduler gives the request up.
+    reset: Option<Reset>,
     bytes: u64,
+}
+
+/// What an answer's head said about the apiserver.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    pub(super) end: End,
+    pub(super) level: Level,
 }
 
 /// What only watches have.
 pub(super) struct Watching {
-    /// The first burst is over.
-    pub(super) quiet: bool,
+    burst: Burst,
     /// Resolves when this stream shall end because the process drains.
-    pub(super) drained: Moment,
+    drained: Moment,
+}
+
+/// How the end of a watch's first burst is recognised.
+enum Burst {
+    /// The first pause.
+    UntilPause,
+    /// The bookmark after the initial events.
+    UntilMark(Search),
+    Over,
+}
+
+/// Why an answer breaks off.
+#[derive(Debug)]
+struct GivenUp(h2::Error);
+
+impl Watching {
+    /// A watch that has just begun; with `initial_events` it begins as a LIST does.
+    pub(super) fn new(initial_events: bool, drained: Moment) -> Self {
+        let burst = if initial_events { Burst::UntilMark(Search::default()) } else { Burst::UntilPause };
+        Self { burst, drained }
+    }
+
+    /// Whether the first burst ends with this frame.
+    fn ends_burst(&mut self, frame: &[u8]) -> bool {
+        let Burst::UntilMark(search) = &mut self.burst else { return false };
+        let ends = search.found_in(frame);
+        if ends {
+            self.burst = Burst::Over;
+        }
+        ends
+    }
+
+    /// Whether the first burst ends because nothing more is ready.
+    fn ends_by_pause(&mut self) -> bool {
+        let ends = matches!(self.burst, Burst::UntilPause);
+        if ends {
+            self.burst = Burst::Over;
+        }
+        ends
+    }
 }
 
 impl Body {
@@ -58,22 +113,33 @@ impl Body {
 }
 
 impl Flowing {
-    /// `body` holds `turn` until it ends; `end` is what its end says about the apiserver.
-    pub(super) fn new(mut body: ResponseBody, turn: Turn, end: End, watch: Option<Watching>) -> Self {
+    /// `ahead` and then `body`; it holds `turn` until it ends, and `told` is what its end says about the apiserver.
+    pub(super) fn new(
+        ahead: VecDeque<Frame<Bytes>>,
+        mut body: ResponseBody,
+        mut turn: Turn,
+        told: Told,
+        watch: Option<Watching>,
+    ) -> Self {
+        let reset = turn.take_reset();
         let turn = Arc::new(Mutex::new(Some(turn)));
         if !body.is_end_stream() {
             // A client that stops reading keeps its own stream, but not seats that others wait for.
             let held = Arc::clone(&turn);
             body.when_stalled(move || drop(held.lock().take()));
         }
-        Self { body, turn, end, watch, bytes: 0 }
+        Self { ahead, body, turn, told, watch, reset, bytes: 0 }
     }
 
     fn finished(&mut self) {
         let turn = self.turn.lock().take();
         if let Some(turn) = turn {
-            turn.finish(self.end, self.bytes);
+            turn.finish(self.told.end, self.bytes, self.told.level);
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.body.is_end_stream()
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -84,33 +150,58 @@ impl Flowing {
             self.finished();
             return Poll::Ready(None);
         }
-        let polled = Pin::new(&mut self.body).poll_frame(context).map_err(BodyError::from);
+        if self.is_given_up(context) {
+            // Dropping the turn tells the scheduler; dropping this body, which hyper does next, the apiserver.
+            drop(self.turn.lock().take());
+            return Poll::Ready(Some(Err(Box::new(GivenUp::new()))));
+        }
+        let polled = match self.ahead.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.body).poll_frame(context).map_err(BodyError::from),
+        };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if self.body.is_end_stream() {
+                self.passed(frame);
+                if self.is_end_stream() {
                     self.finished();
                 }
             }
             Poll::Ready(None) => self.finished(),
             Poll::Ready(Some(Err(_))) => {
-                self.end = End::Dropped;
+                self.told.end = End::Dropped;
                 self.finished();
             }
-            Poll::Pending => self.paused(),
+            Poll::Pending => {
+                if self.watch.as_mut().is_some_and(Watching::ends_by_pause) {
+                    self.burst_done();
+                }
+            }
         }
         polled
     }
 
-    /// The apiserver has nothing more to say for now: for a watch, the end of its first burst.
-    fn paused(&mut self) {
-        if let Some(watch) = &mut self.watch
-            && !watch.quiet
-        {
-            watch.quiet = true;
-            if let Some(turn) = &*self.turn.lock() {
-                turn.burst_done();
+    fn is_given_up(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(reset) = &mut self.reset else { return false };
+        match Pin::new(reset).poll(context) {
+            Poll::Pending => false,
+            Poll::Ready(told) => {
+                self.reset = None;
+                told.is_ok()
             }
+        }
+    }
+
+    fn passed(&mut self, frame: &Frame<Bytes>) {
+        let Some(data) = frame.data_ref() else { return };
+        self.bytes += data.len() as u64;
+        if self.watch.as_mut().is_some_and(|watch| watch.ends_burst(data)) {
+            self.burst_done();
+        }
+    }
+
+    fn burst_done(&self) {
+        if let Some(turn) = &*self.turn.lock() {
+            turn.burst_done();
         }
     }
 }
@@ -119,9 +210,29 @@ impl Drop for Flowing {
     fn drop(&mut self) {
         // hyper does not ask again once it knows the end; a body dropped before its end is a client that left,
         // and the turn counts that by itself.
-        if self.body.is_end_stream() {
+        if self.is_end_stream() {
             self.finished();
         }
+    }
+}
+
+impl GivenUp {
+    /// HTTP/2 has a word for it; Go and Rust clients take it as an ordinary failed request, not as one to repeat at
+    /// once (which `REFUSED_STREAM` would be).
+    fn new() -> Self {
+        Self(h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM))
+    }
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this answer was given up because kube-apiserver is overloaded: ask for less, with limit")
+    }
+}
+
+impl std::error::Error for GivenUp {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
     }
 }
 
@@ -142,14 +253,17 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Full(bytes) => bytes.is_none(),
-            Inner::Flowing(flowing) => flowing.body.is_end_stream(),
+            Inner::Flowing(flowing) => flowing.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Inner::Flowing(flowing) => flowing.body.size_hint(),
+            // What was read ahead is missing from the rest's hint, so nothing is promised then; the answer's own
+            // Content-Length, which passes, says it anyway.
+            Inner::Flowing(flowing) if flowing.ahead.is_empty() => flowing.body.size_hint(),
+            Inner::Flowing(_) => SizeHint::default(),
         }
     }
 }

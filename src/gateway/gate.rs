@@ -1,9 +1,10 @@
 //! How does a request wait for its turn without blocking a thread?
 //!
 //! The [`Scheduler`] is pure: it is told the time and answers at once. The gate is its shell in the real world: one
-//! short mutex around it, a channel for each request that waits, and two clock hands (the tick, and the next
-//! moment a waiting request runs out of patience). Capacity is a [`Permit`]: whatever happens to a request,
-//! dropping the permit gives its seats back, exactly once.
+//! short mutex around it, a channel for each request that waits or may have to be reset, and two clock hands (the
+//! tick, and the next moment a waiting request runs out of patience). Capacity is a [`Permit`]: whatever happens to a
+//! request, dropping the permit gives its seats back, exactly once. A refusal that the scheduler wants kept back is
+//! kept back here, and reported as told exactly once, also when its client leaves or the process drains.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,18 +13,28 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::permit::Permit;
 use crate::clock;
 use crate::flow::{
-    Arrival, Decision, End, Level, Outcome, Probes, Reason, Refusal, Scheduler, Snapshot, TICK, Ticket,
-    Verdict,
+    Arrival, Decision, Diagnosis, Kind, Probes, Reason, Refusal, Remembered, Scheduler, Snapshot, TICK,
+    Ticket, Verdict,
 };
+use crate::policy::Lane;
+use crate::server::Drain;
+use crate::telemetry::GateGauges;
 use crate::units::Instant;
+
+/// Requests that can be reset from outside at most. Each holds a seat under L, so this is never reached by an
+/// ordinary limit; beyond it a request is simply not reset.
+const RESETTABLE_MAX: usize = 4_096;
 
 /// The scheduler, shared by every shard of the process.
 pub struct Gate {
     inner: Mutex<Inner>,
     /// Rings when the next wake-up may have moved forward.
     rearm: Notify,
+    /// Ends every hold at once.
+    drain: Drain,
 }
 
 struct Inner {
@@ -32,8 +43,23 @@ struct Inner {
     waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
     /// Kept between calls to spare an allocation.
     verdicts: Vec<(Ticket, Verdict)>,
+    /// Requests of the lanes that the scheduler may reset, at most [`RESETTABLE_MAX`].
+    resettable: HashMap<Ticket, oneshot::Sender<()>>,
+    resets: Vec<Ticket>,
+    tally: GateGauges,
     /// When the clock hands turn next. Only a wait that ends earlier has to wake the control thread.
     armed: Instant,
+}
+
+/// Everything that a scrape or the status page shows, of one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The scheduler's numbers.
+    pub snapshot: Snapshot,
+    /// Why the apiserver is slow.
+    pub diagnosis: Diagnosis,
+    /// The gate's own numbers.
+    pub gate: GateGauges,
 }
 
 impl Inner {
@@ -43,10 +69,22 @@ impl Inner {
         }
         self.scheduler.take_verdicts(&mut self.verdicts);
         for (ticket, verdict) in self.verdicts.drain(..) {
-            if let Some(waiter) = self.waiting.remove(&ticket) {
-                // A waiter that left gives its ticket back by itself.
-                let _ = waiter.send(verdict);
+            let Some(waiter) = self.waiting.remove(&ticket) else { continue };
+            // A waiter that left gives its ticket back by itself, but nobody else tells its refusal.
+            if let Err(Verdict::Shed(refusal)) = waiter.send(verdict)
+                && !refusal.hold.is_zero()
+            {
+                self.scheduler.released(clock::now());
             }
+        }
+    }
+
+    /// Tells the requests that the scheduler gave up that they are over.
+    fn reset(&mut self) {
+        self.scheduler.take_resets(&mut self.resets);
+        for ticket in self.resets.drain(..) {
+            let told = self.resettable.remove(&ticket).is_some_and(|request| request.send(()).is_ok());
+            self.tally.resets += u64::from(told);
         }
     }
 }
@@ -54,47 +92,60 @@ impl Inner {
 impl Gate {
     /// A gate around `scheduler`. Somebody must [`Gate::run`] it.
     #[must_use]
-    pub fn new(scheduler: Scheduler) -> Arc<Self> {
+    pub fn new(scheduler: Scheduler, drain: Drain) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 scheduler,
                 waiting: HashMap::new(),
                 verdicts: Vec::new(),
+                resettable: HashMap::new(),
+                resets: Vec::new(),
+                tally: GateGauges::default(),
                 armed: Instant::ORIGIN,
             }),
             rearm: Notify::new(),
+            drain,
         })
     }
 
     /// Asks for a turn; waits in the lane's queue if that is the decision. The answer carries how long it waited.
     ///
     /// # Errors
-    /// The refusal, when the request is shed now or its wait ran out.
+    /// The refusal, when the request is shed now or its wait ran out; later, when it is one to be kept back.
     pub async fn enter(
         self: &Arc<Self>,
         arrived: Instant,
         arrival: &Arrival,
     ) -> Result<(Permit, Duration), Refusal> {
-        let (mut permit, verdict) = match self.ask(arrived, arrival) {
+        let refusal = match self.ask(arrived, arrival) {
             Asked::Admitted(permit) => return Ok((permit, Duration::ZERO)),
-            Asked::Refused(refusal) => return Err(refusal),
-            Asked::Waiting(permit, verdict) => (permit, verdict),
+            Asked::Refused(refusal) => refusal,
+            Asked::Waiting(mut permit, mut verdict) => match (&mut verdict.0).await {
+                Ok(Verdict::Admit) => {
+                    if may_be_reset(arrival) {
+                        permit.may_be_reset();
+                    }
+                    return Ok((permit, clock::now().since(arrived)));
+                }
+                Ok(Verdict::Shed(refusal)) => {
+                    permit.disarm();
+                    refusal
+                }
+                // The sender lives in the table until the verdict is sent or the permit is dropped.
+                Err(_) => Refusal::now(Reason::Draining, 1),
+            },
         };
-        match verdict.await {
-            Ok(Verdict::Admit) => Ok((permit, clock::now().since(arrived))),
-            Ok(Verdict::Shed(refusal)) => {
-                permit.disarm();
-                Err(refusal)
-            }
-            // The sender lives in the table until the verdict is sent or the permit is dropped.
-            Err(_) => Err(Refusal::now(Reason::Draining, 1)),
-        }
+        self.hold(&refusal).await;
+        Err(refusal)
     }
 
     fn ask(self: &Arc<Self>, arrived: Instant, arrival: &Arrival) -> Asked {
         let mut inner = self.inner.lock();
         let asked = match inner.scheduler.arrive(arrived, arrival) {
-            Decision::Admit(ticket) => Asked::Admitted(Permit::new(self, ticket)),
+            Decision::Admit(ticket) => {
+                let reset = may_be_reset(arrival).then(|| inner.resettable(ticket)).flatten();
+                Asked::Admitted(Permit::new(self, ticket, reset))
+            }
             Decision::Shed(refusal) => Asked::Refused(refusal),
             Decision::Wait(ticket) => {
                 let (sender, receiver) = oneshot::channel();
@@ -103,22 +154,45 @@ impl Gate {
                     self.rearm.notify_one();
                 }
                 // From here on the permit owns the ticket: a client that leaves while it waits gives it back.
-                Asked::Waiting(Permit::new(self, ticket), receiver)
+                Asked::Waiting(Permit::new(self, ticket, None), Awaited(receiver, Arc::clone(self)))
             }
         };
         inner.deliver();
         asked
     }
 
-    /// What the lanes look like now.
+    /// Keeps a refusal back for as long as the scheduler wants, but not while the process drains.
+    async fn hold(self: &Arc<Self>, refusal: &Refusal) {
+        if refusal.hold.is_zero() {
+            return;
+        }
+        let _held = Held::new(self);
+        tokio::select! {
+            () = tokio::time::sleep(refusal.hold) => {}
+            () = self.drain.begun() => {}
+        }
+    }
+
+    /// What a scrape shows, of this moment.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        self.inner.lock().scheduler.snapshot(clock::now())
+    pub fn view(&self) -> View {
+        let inner = self.inner.lock();
+        View {
+            snapshot: inner.scheduler.snapshot(clock::now()),
+            diagnosis: inner.scheduler.diagnosis(),
+            gate: inner.tally,
+        }
     }
 
     /// Whether the apiserver can be reached at all; it says when it came back, too.
     pub fn upstream_up(&self, up: bool) {
         self.with(|scheduler| scheduler.upstream_up(clock::now(), up));
+    }
+
+    /// What is worth keeping over a restart.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        self.inner.lock().scheduler.remember()
     }
 
     /// Turns the clock hands until the process ends: one tick every [`TICK`], and a wake-up whenever a waiting
@@ -141,17 +215,54 @@ impl Gate {
             inner.scheduler.wake(now);
             if let Some(readings) = readings {
                 inner.scheduler.tick(now, &readings);
+                inner.reset();
                 tick = now + TICK;
             }
             inner.deliver();
         }
     }
 
-    fn with(&self, act: impl FnOnce(&mut Scheduler)) {
+    /// Tells the scheduler something, and those who waited what follows.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Scheduler) -> T) -> T {
         let mut inner = self.inner.lock();
-        act(&mut inner.scheduler);
+        let told = act(&mut inner.scheduler);
+        inner.deliver();
+        told
+    }
+
+    /// A request that is inside becomes one that can be reset; `None` when there are too many of them.
+    pub(super) fn resettable(&self, ticket: Ticket) -> Option<oneshot::Receiver<()>> {
+        self.inner.lock().resettable(ticket)
+    }
+
+    /// A request is over, however it ended: `tell` says it to the scheduler.
+    pub(super) fn leave(&self, ticket: Ticket, tell: impl FnOnce(&mut Scheduler)) {
+        let mut inner = self.inner.lock();
+        if !inner.waiting.is_empty() {
+            inner.waiting.remove(&ticket);
+        }
+        if !inner.resettable.is_empty() {
+            inner.resettable.remove(&ticket);
+        }
+        tell(&mut inner.scheduler);
         inner.deliver();
     }
+}
+
+impl Inner {
+    fn resettable(&mut self, ticket: Ticket) -> Option<oneshot::Receiver<()>> {
+        if self.resettable.len() >= RESETTABLE_MAX {
+            return None;
+        }
+        let (reset, told) = oneshot::channel();
+        self.resettable.insert(ticket, reset);
+        Some(told)
+    }
+}
+
+/// Only answers of the lanes that give way first, and only those that end by themselves.
+fn may_be_reset(arrival: &Arrival) -> bool {
+    arrival.kind == Kind::Short && !arrival.exempt && matches!(arrival.lane, Lane::Unknown | Lane::Telemetry)
 }
 
 /// What a request gets at once.
@@ -159,57 +270,41 @@ enum Asked {
     Admitted(Permit),
     Refused(Refusal),
     /// The permit counts once the verdict says so.
-    Waiting(Permit, oneshot::Receiver<Verdict>),
+    Waiting(Permit, Awaited),
 }
 
-/// A turn at the apiserver. Dropping it without [`Permit::finish`] counts the request as dropped.
-pub struct Permit {
-    gate: Arc<Gate>,
-    ticket: Option<Ticket>,
-}
+/// A verdict to come. A refusal that arrives after its client left was never told, and must not count as held.
+struct Awaited(oneshot::Receiver<Verdict>, Arc<Gate>);
 
-impl Permit {
-    fn new(gate: &Arc<Gate>, ticket: Ticket) -> Self {
-        Self { gate: Arc::clone(gate), ticket: Some(ticket) }
-    }
-
-    fn disarm(&mut self) {
-        self.ticket = None;
-    }
-
-    /// The apiserver's head has arrived.
-    pub fn first_byte(&self, now: Instant) {
-        if let Some(ticket) = self.ticket {
-            self.gate.with(|scheduler| scheduler.first_byte(now, ticket, Level::default()));
-        }
-    }
-
-    /// A watch has delivered what it had at its start; from now on it waits for events and needs no seats.
-    pub fn burst_done(&self) {
-        if let Some(ticket) = self.ticket {
-            self.gate.with(|scheduler| scheduler.burst_done(clock::now(), ticket));
-        }
-    }
-
-    /// The answer is complete.
-    pub fn finish(mut self, end: End, bytes: u64) {
-        if let Some(ticket) = self.ticket.take() {
-            self.gate.with(|scheduler| {
-                scheduler.finish(clock::now(), ticket, Outcome { end, bytes, level: Level::default() })
-            });
-        }
-    }
-}
-
-impl Drop for Permit {
+impl Drop for Awaited {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            let now = clock::now();
-            let mut inner = self.gate.inner.lock();
-            inner.waiting.remove(&ticket);
-            inner.scheduler.cancel(now, ticket);
-            inner.deliver();
+        self.0.close();
+        if let Ok(Verdict::Shed(refusal)) = self.0.try_recv()
+            && !refusal.hold.is_zero()
+        {
+            self.1.with(|scheduler| scheduler.released(clock::now()));
         }
+    }
+}
+
+/// A refusal that is being kept back; its end is reported when this is dropped.
+struct Held(Arc<Gate>);
+
+impl Held {
+    fn new(gate: &Arc<Gate>) -> Self {
+        let mut inner = gate.inner.lock();
+        inner.tally.holding += 1;
+        inner.tally.held += 1;
+        Self(Arc::clone(gate))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner.lock();
+        inner.tally.holding -= 1;
+        inner.scheduler.released(clock::now());
+        inner.deliver();
     }
 }
 
@@ -219,8 +314,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::flow::{Encoding, Key, Kind, Settings};
-    use crate::policy::Lane;
+    use crate::flow::{Encoding, End, Key, Level, Settings};
     use crate::request::{DecodedPath, RequestInfo};
     use crate::units::Seats;
 
@@ -255,11 +349,11 @@ mod tests {
         tokio::task::yield_now().await;
         match fate {
             Fate::Answered => {
-                permit.first_byte(clock::now());
-                permit.finish(End::Success, 1_000);
+                permit.first_byte(clock::now(), Level::default());
+                permit.finish(End::Success, 1_000, Level::default());
             }
             Fate::WatchThatStays => {
-                permit.first_byte(clock::now());
+                permit.first_byte(clock::now(), Level::default());
                 permit.burst_done();
                 tokio::task::yield_now().await;
             }
@@ -268,13 +362,90 @@ mod tests {
         }
     }
 
+    fn gate(settings: Settings, drain: &Drain) -> Arc<Gate> {
+        Gate::new(Scheduler::new(settings, 7, clock::now()), drain.clone())
+    }
+
+    fn held(hold: Duration) -> Refusal {
+        Refusal { hold, ..Refusal::now(Reason::EarlyReturn, 4) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_refusal_is_told_when_its_time_is_over_and_released_once() {
+        let gate = gate(Settings::default(), &Drain::new());
+        let started = tokio::time::Instant::now();
+        let task = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { gate.hold(&held(Duration::from_secs(3))).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(gate.view().gate, GateGauges { holding: 1, held: 1, resets: 0 });
+        task.await.unwrap();
+        assert_eq!(started.elapsed(), Duration::from_secs(3));
+        assert_eq!(gate.view().gate, GateGauges { holding: 0, held: 1, resets: 0 });
+        gate.hold(&held(Duration::ZERO)).await;
+        assert_eq!(gate.view().gate.held, 1, "what is told at once is not held");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_and_a_drain_end_a_hold_at_once() {
+        let drain = Drain::new();
+        let gate = gate(Settings::default(), &drain);
+        let hold = |gate: Arc<Gate>| async move { gate.hold(&held(Duration::from_secs(3))).await };
+        let (leaves, stays) = (tokio::spawn(hold(Arc::clone(&gate))), tokio::spawn(hold(Arc::clone(&gate))));
+        tokio::task::yield_now().await;
+        assert_eq!(gate.view().gate.holding, 2);
+        leaves.abort();
+        assert!(leaves.await.unwrap_err().is_cancelled());
+        assert_eq!(gate.view().gate.holding, 1);
+        let started = tokio::time::Instant::now();
+        drain.begin(Duration::from_secs(25));
+        stays.await.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert_eq!(gate.view().gate.holding, 0);
+    }
+
+    #[tokio::test]
+    async fn only_short_requests_of_the_lowest_lanes_can_be_reset() {
+        let gate = gate(Settings::default(), &Drain::new());
+        for (lane, kind, can) in [
+            (Lane::Telemetry, Kind::Short, true),
+            (Lane::Unknown, Kind::Short, true),
+            (Lane::Workload, Kind::Short, false),
+            (Lane::Telemetry, Kind::Watch, false),
+        ] {
+            let (mut permit, _) =
+                gate.enter(clock::now(), &arrival(lane, kind, 1)).await.expect("it is idle");
+            assert_eq!(permit.take_reset().is_some(), can, "{lane} {kind:?}");
+        }
+        assert!(gate.inner.lock().resettable.is_empty(), "what is over is not reset");
+    }
+
+    #[tokio::test]
+    async fn a_reset_reaches_the_request_once() {
+        let gate = gate(Settings::default(), &Drain::new());
+        let arrival = arrival(Lane::Telemetry, Kind::Short, 1);
+        let (mut permit, _) = gate.enter(clock::now(), &arrival).await.expect("it is idle");
+        let reset = permit.take_reset().expect("it can be reset");
+        {
+            let mut inner = gate.inner.lock();
+            let ticket = *inner.resettable.keys().next().expect("it is known");
+            inner.resets.extend([ticket, ticket]);
+            inner.reset();
+        }
+        assert_eq!(reset.await, Ok(()));
+        assert_eq!(gate.view().gate.resets, 1);
+        drop(permit);
+        assert_eq!(gate.view().snapshot.used, Seats::ZERO);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn seats_return_to_zero_after_any_mix_of_ends(fates in fates()) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let settings = Settings { limit: crate::flow::LimitSettings { start: Seats(12), ..Default::default() }, ..Settings::default() };
-            let gate = Gate::new(Scheduler::new(settings, 7, clock::now()));
+            let gate = gate(settings, &Drain::new());
             runtime.block_on(async {
                 let tasks: Vec<JoinHandle<()>> = fates.iter().enumerate().map(|(client, (fate, lane))| {
                     let kind = if matches!(fate, Fate::WatchThatStays) { Kind::Watch } else { Kind::Short };
@@ -289,10 +460,11 @@ mod tests {
                     let _ = task.await;
                 }
             });
-            let after = gate.snapshot();
+            let after = gate.view().snapshot;
             prop_assert_eq!(after.used, Seats::ZERO);
             prop_assert_eq!(after.tickets, 0);
             prop_assert!(gate.inner.lock().waiting.is_empty());
+            prop_assert!(gate.inner.lock().resettable.is_empty());
         }
     }
 }

@@ -7,9 +7,14 @@
 
 mod body;
 mod exchange;
+mod forward;
 mod gate;
 mod headers;
+mod mark;
+mod meaning;
+mod names;
 mod outgoing;
+mod permit;
 mod refuse;
 mod resolved;
 mod tunnel;
@@ -18,29 +23,26 @@ mod turn;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
-use http::response::Parts;
+use http::header::{ACCEPT, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
-use self::body::{Body, Flowing, Watching};
+use self::body::Body;
 use self::exchange::Exchange;
-use self::headers::{AUDIT_ID, Wishes};
+use self::headers::Wishes;
 use self::resolved::Resolved;
-use self::turn::Turn;
 use crate::authn::{Authenticator, Caller};
 use crate::clock;
-use crate::flow::{Arrival, Encoding, End, Key, Kind, Reason};
+use crate::flow::{Arrival, Encoding, Key, Kind, Reason};
 use crate::policy::{Class, Hints, Policy};
 use crate::request::{DecodedPath, RequestInfo, Verb};
 use crate::server::{Connection, Drain, Handler, ServerBody};
 use crate::telemetry::{AccessLog, Answerer, Metrics};
-use crate::upstream::{self, Forward, ResponseBody, Route, Traffic};
+use crate::upstream::{Forward, Traffic};
 
-pub use self::gate::Gate;
+pub use self::gate::{Gate, View};
+pub use self::names::Names;
 pub use self::turn::{Entrance, Reserve};
 
 /// What every shard's gateway shares.
@@ -55,6 +57,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// Tells streams when to end at shutdown.
     pub drain: Drain,
+    /// What verified clients are called.
+    pub names: Arc<Names>,
 }
 
 /// One shard's request path.
@@ -71,6 +75,8 @@ struct Understood {
     verb: Verb,
     class: Class,
     traffic: Traffic,
+    /// A watch that begins with everything there is.
+    initial_events: bool,
     arrival: Arrival,
 }
 
@@ -96,7 +102,7 @@ impl Path {
                 match self.entrance.enter(exchange.arrived, &understood.arrival).await {
                     Ok((turn, queued)) => {
                         exchange.queued = queued;
-                        self.forward(&mut exchange, turn, request, &resolved, understood.traffic).await
+                        self.forward(&mut exchange, turn, request, &resolved, &understood).await
                     }
                     Err(refusal) => {
                         exchange.answerer = Answerer::Refused(refusal.reason);
@@ -166,6 +172,7 @@ impl Path {
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
         let hints = Hints { user_agent, impersonates: wishes.impersonates };
         let class = policy.classify(&caller.identity, resolved.subjects, &info, &hints);
+        resolved.name(&self.shared.names, class.client, &caller.identity);
         let (traffic, kind) = if wishes.upgrade {
             (Traffic::Upgrade, Kind::Streaming)
         } else if info.verb == Verb::Watch {
@@ -185,105 +192,8 @@ impl Path {
             kind,
             exempt: class.exempt,
         };
-        Ok(Understood { verb: info.verb, class, traffic, arrival })
-    }
-
-    /// Sends an admitted request on and dresses its answer.
-    async fn forward(
-        &self,
-        exchange: &mut Exchange,
-        turn: Turn,
-        mut request: Request<Incoming>,
-        resolved: &Resolved,
-        traffic: Traffic,
-    ) -> Response<Body> {
-        let client_upgrade = (traffic == Traffic::Upgrade).then(|| hyper::upgrade::on(&mut request));
-        let outgoing = match outgoing::build(request, exchange, resolved) {
-            Ok(outgoing) => outgoing,
-            Err(message) => {
-                exchange.answerer = Answerer::Failed(Reason::Malformed);
-                return refuse::bad_request(message, &exchange.audit_id);
-            }
-        };
-        let sent = clock::now();
-        self.shared.metrics.overhead(sent.since(exchange.arrived).saturating_sub(exchange.queued));
-        let route = Route { lane: exchange.lane, via: resolved.via, traffic };
-        match self.upstream.forward(outgoing, route).await {
-            Ok(response) => {
-                let answered = clock::now();
-                exchange.upstream = answered.since(sent);
-                exchange.answered = Some(answered);
-                self.answer(exchange, response, turn, traffic, client_upgrade)
-            }
-            Err(error) => {
-                let end = match error.side {
-                    upstream::Side::Upstream => End::Dropped,
-                    upstream::Side::Client | upstream::Side::Spillway => End::Ignored,
-                };
-                turn.finish(end, 0);
-                exchange.answerer = Answerer::Failed(match error.kind {
-                    upstream::Kind::FirstByteTimeout => Reason::Deadline,
-                    upstream::Kind::BadRequest | upstream::Kind::RequestBody => Reason::Malformed,
-                    _ => Reason::UpstreamUnavailable,
-                });
-                refuse::upstream_failed(&error, exchange.verb == Verb::Watch, &exchange.audit_id)
-            }
-        }
-    }
-
-    /// The apiserver's answer as the client gets it; the turn goes into its body, or into the tunnel.
-    fn answer(
-        &self,
-        exchange: &Exchange,
-        response: Response<ResponseBody>,
-        turn: Turn,
-        traffic: Traffic,
-        client_upgrade: Option<OnUpgrade>,
-    ) -> Response<Body> {
-        let (mut parts, body) = response.into_parts();
-        let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-        headers::clean_response(&mut parts.headers, switched);
-        parts.headers.entry(AUDIT_ID).or_insert_with(|| exchange.audit_id.clone());
-        if parts.status == StatusCode::UNAUTHORIZED
-            && let Some(key) = exchange.caller.as_ref().and_then(|caller| caller.token_key.as_ref())
-        {
-            self.shared.authenticator.demote(key, clock::wall());
-        }
-        if switched {
-            let upstream_upgrade = parts.extensions.remove::<OnUpgrade>();
-            if let (Some(client), Some(upstream)) = (client_upgrade, upstream_upgrade) {
-                turn.first_byte(exchange.answered.unwrap_or(exchange.arrived));
-                let ends = tunnel::Ends { client, upstream };
-                let drained = self.shared.drain.deadline_for_stream();
-                tokio::spawn(tunnel::join(ends, turn, drained, Arc::clone(&exchange.connection)));
-            }
-            return Response::from_parts(parts, Body::full(Bytes::new()));
-        }
-        parts.extensions.clear();
-        let end = verdict_on_upstream(&parts);
-        if end == End::Success {
-            turn.first_byte(exchange.answered.unwrap_or(exchange.arrived));
-        }
-        let watch = (traffic == Traffic::Watch)
-            .then(|| Watching { quiet: false, drained: self.shared.drain.deadline_for_stream() });
-        Response::from_parts(parts, Body::flowing(Flowing::new(body, turn, end, watch)))
-    }
-}
-
-/// What an answer says about the apiserver's health.
-///
-/// Only congestion counts against it. Of the six meanings of its 429, the two that mean congestion are plain text
-/// (APF and max-inflight); a JSON Status is a warm-up, a stale cache or a disruption budget. A 500 is a webhook's or
-/// an aggregated server's far more often than its own.
-fn verdict_on_upstream(answer: &Parts) -> End {
-    match answer.status.as_u16() {
-        503 | 504 => End::Dropped,
-        429 => {
-            let kind = answer.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-            if kind.starts_with(b"text/plain") { End::Dropped } else { End::Ignored }
-        }
-        400..=599 => End::Ignored,
-        _ => End::Success,
+        let initial_events = kind == Kind::Watch && info.query.send_initial_events;
+        Ok(Understood { verb: info.verb, class, traffic, initial_events, arrival })
     }
 }
 

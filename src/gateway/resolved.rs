@@ -5,10 +5,13 @@
 //! connection, for a token the life of its cache entry.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::headers::{Assertion, Unassertable};
+use super::names::Names;
 use crate::authn::{Assert, Caller};
-use crate::policy::{Policy, RuleSet};
+use crate::identity::Identity;
+use crate::policy::{ClientKey, Policy, RuleSet};
 use crate::upstream::Via;
 
 /// What was derived from a caller.
@@ -21,6 +24,17 @@ pub(super) struct Resolved {
     pub(super) assertion: Option<Assertion>,
     /// The policy that `subjects` belongs to.
     policy: u64,
+    /// Its name was handed on; once is enough.
+    named: AtomicBool,
+}
+
+impl Resolved {
+    /// Tells what the client is called, if it proved that.
+    pub(super) fn name(&self, names: &Names, client: ClientKey, identity: &Identity) {
+        if identity.credential.is_verified() && !self.named.swap(true, Ordering::Relaxed) {
+            names.learn(client, &identity.user);
+        }
+    }
 }
 
 /// What follows from `caller` under `policy`, worked out at most once.
@@ -35,7 +49,8 @@ pub(super) fn of(caller: &Caller, policy: &Policy) -> Result<Arc<Resolved>, Unas
         Assert::Unverified => (Via::Unverified, None),
     };
     let subjects = policy.subjects(&caller.identity);
-    let resolved = Arc::new(Resolved { subjects, via, assertion, policy: policy.id() });
+    let resolved =
+        Arc::new(Resolved { subjects, via, assertion, policy: policy.id(), named: AtomicBool::new(false) });
     caller.memo.keep(Arc::clone(&resolved));
     Ok(resolved)
 }

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::turn::Turn;
-use crate::flow::End;
+use crate::flow::{End, Level};
 use crate::server::{Connection, Moment};
 
 /// How long one direction may go on after the other has ended. `kubectl exec` without a terminal closes its input
@@ -43,7 +43,7 @@ pub(super) async fn join(ends: Ends, turn: Turn, drained: Moment, _connection: A
         }
     };
     tokio::select! {
-        bytes = both => turn.finish(End::Ignored, bytes),
+        bytes = both => turn.finish(End::Ignored, bytes, Level::default()),
         () = drained => {}
     }
 }

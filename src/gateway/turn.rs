@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::gate::{Gate, Permit};
-use crate::flow::{Arrival, Ceiling, Decision, End, Reason, Refusal, Ticket};
+use super::gate::Gate;
+use super::permit::{Permit, Reset};
+use crate::flow::{Arrival, Ceiling, Decision, End, Level, Reason, Refusal, Ticket};
 use crate::units::Instant;
 
 /// Which door a listener's requests use.
@@ -89,10 +90,25 @@ pub(super) enum Turn {
 }
 
 impl Turn {
-    /// The head of the apiserver's answer has arrived.
-    pub(super) fn first_byte(&self, now: Instant) {
+    /// The ear for a reset, where the scheduler may ask for one.
+    pub(super) fn take_reset(&mut self) -> Option<Reset> {
         match self {
-            Self::Permit(permit) => permit.first_byte(now),
+            Self::Permit(permit) => permit.take_reset(),
+            Self::Reserved(_) => None,
+        }
+    }
+
+    /// Gives the ear back.
+    pub(super) fn keep_reset(&mut self, reset: Option<Reset>) {
+        if let Self::Permit(permit) = self {
+            permit.keep_reset(reset);
+        }
+    }
+
+    /// The head of the apiserver's answer has arrived, from one of its priority levels.
+    pub(super) fn first_byte(&self, now: Instant, level: Level) {
+        match self {
+            Self::Permit(permit) => permit.first_byte(now, level),
             Self::Reserved(reserved) => reserved.reserve.0.lock().first_byte(reserved.ticket),
         }
     }
@@ -107,9 +123,9 @@ impl Turn {
     }
 
     /// The answer is complete.
-    pub(super) fn finish(self, end: End, bytes: u64) {
+    pub(super) fn finish(self, end: End, bytes: u64, level: Level) {
         match self {
-            Self::Permit(permit) => permit.finish(end, bytes),
+            Self::Permit(permit) => permit.finish(end, bytes, level),
             Self::Reserved(reserved) => drop(reserved),
         }
     }

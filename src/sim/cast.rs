@@ -76,16 +76,16 @@ impl Cast {
         };
         let plan = |line: &String| Ok(Plan { cost, ..Plan::parse(&numbered(line, 0), encoding)? });
         let plans = lines.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
-        // An operator's sequences may overlap, so several clients take turns.
-        let turns = if group.kind == Kind::Operator { super::clients::OPERATOR_TURNS } else { 1 };
-        let count = group.count * turns;
+        // An operator's sequences may overlap, so several clients share the work.
+        let shifts = if group.kind == Kind::Operator { super::clients::OPERATOR_SHIFTS } else { 1 };
+        let count = group.count * shifts;
         let (from, to) = times(group, phases);
         let role = self.roles.len();
         for number in 0..count {
-            let person = number / turns;
+            let person = number / shifts;
             let places = places(group, &lines, person, policy)?;
             let spread = if group.kind == Kind::Operator {
-                period(group).mul_f64(f64::from(number % turns))
+                period(group).mul_f64(f64::from(number % shifts))
                     + group.ramp.0.mul_f64(f64::from(person) / f64::from(group.count))
             } else {
                 group.ramp.0.mul_f64(f64::from(number) / f64::from(count.max(1)))
@@ -93,7 +93,7 @@ impl Cast {
             self.members.push(Member {
                 role,
                 places,
-                behaviour: behaviour(group, plans.len(), turns),
+                behaviour: behaviour(group, plans.len(), shifts),
                 starts: from + spread,
                 stops: to,
             });
@@ -143,12 +143,12 @@ fn times(group: &Group, phases: &Phases) -> (Instant, Instant) {
     (group.starts.map_or(from, at), group.stops.map_or(to, at))
 }
 
-fn behaviour(group: &Group, plans: usize, turns: u32) -> Box<dyn Behaviour> {
+fn behaviour(group: &Group, plans: usize, shifts: u32) -> Box<dyn Behaviour> {
     let timeout = group.timeout.map(|span| span.0);
     match group.kind {
         Kind::Kubelet => Box::new(Lease::new()),
         Kind::Leader => Box::new(Leader::new()),
-        Kind::Operator => Box::new(Operator::new(plans, period(group) * turns)),
+        Kind::Operator => Box::new(Operator::new(plans, period(group) * shifts)),
         Kind::Informer => Box::new(Reflector::new(timeout)),
         Kind::Loop => {
             let period = group.period.map_or(Duration::ZERO, |span| span.0);

@@ -20,7 +20,7 @@ pub(super) struct Work {
     /// Bytes of the answer.
     pub(super) bytes: u64,
     /// Times the call must be scheduled on a busy core before its work is done (see `apiserver`).
-    pub(super) turns: f64,
+    pub(super) handovers: f64,
 }
 
 /// Objects of one resource.
@@ -80,9 +80,9 @@ const PROTOBUF_BYTES: f64 = 0.5;
 /// A label selector is taken to fit this share.
 const LABELLED: f64 = 0.1;
 /// Hand-overs between goroutines of a write (two round trips to etcd), a read, and a probe.
-const TURNS_WRITE: f64 = 10.0;
-const TURNS_READ: f64 = 6.0;
-const TURNS_PROBE: f64 = 3.0;
+const HANDOVERS_WRITE: f64 = 10.0;
+const HANDOVERS_READ: f64 = 6.0;
+const HANDOVERS_PROBE: f64 = 3.0;
 
 impl Contents {
     pub(super) fn new() -> Self {
@@ -127,6 +127,11 @@ impl Contents {
         }
     }
 
+    /// Objects that a LIST returns.
+    pub(super) fn returned(&self, plan: &Plan) -> f64 {
+        self.breadth(plan).1
+    }
+
     /// The work of `plan` now. `from_etcd`: a LIST that the watch cache cannot serve.
     pub(super) fn work(&self, plan: &Plan, from_etcd: bool) -> Work {
         let mut work = self.usual_work(plan, from_etcd);
@@ -145,23 +150,23 @@ impl Contents {
     fn usual_work(&self, plan: &Plan, from_etcd: bool) -> Work {
         let size = self.of(&plan.resource).bytes;
         if plan.exempt {
-            return Work { cpu: PROBE, etcd: 0.0, bytes: 100, turns: TURNS_PROBE };
+            return Work { cpu: PROBE, etcd: 0.0, bytes: 100, handovers: HANDOVERS_PROBE };
         }
         if plan.resource.is_empty() {
-            return Work { cpu: DOCUMENT, etcd: 0.0, bytes: 10_000, turns: TURNS_PROBE };
+            return Work { cpu: DOCUMENT, etcd: 0.0, bytes: 10_000, handovers: HANDOVERS_PROBE };
         }
         if plan.write {
             let cpu = if plan.resource == "leases" { LEASE_WRITE } else { WRITE };
-            return Work { cpu, etcd: ETCD_WRITE, bytes: size as u64, turns: TURNS_WRITE };
+            return Work { cpu, etcd: ETCD_WRITE, bytes: size as u64, handovers: HANDOVERS_WRITE };
         }
         let consistent = if plan.version == ResourceVersion::Unset { ETCD_READ } else { 0.0 };
         if plan.list {
             return self.list(plan, size, (from_etcd, consistent));
         }
         if plan.watch {
-            return Work { cpu: WATCH_START, etcd: 0.0, bytes: 1_000, turns: TURNS_READ };
+            return Work { cpu: WATCH_START, etcd: 0.0, bytes: 1_000, handovers: HANDOVERS_READ };
         }
-        Work { cpu: GET, etcd: consistent, bytes: size as u64, turns: TURNS_READ }
+        Work { cpu: GET, etcd: consistent, bytes: size as u64, handovers: HANDOVERS_READ }
     }
 
     fn list(&self, plan: &Plan, size: f64, (from_etcd, consistent): (bool, f64)) -> Work {
@@ -174,7 +179,7 @@ impl Contents {
             cpu: GET + scanned * SCAN + returned * (ENCODE + ENCODE_BYTE * size) * cheaper,
             etcd: consistent,
             bytes: (returned * size * smaller) as u64,
-            turns: TURNS_READ,
+            handovers: HANDOVERS_READ,
         };
         if from_etcd {
             work.cpu += scanned * DECODE;

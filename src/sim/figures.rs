@@ -237,10 +237,11 @@ fn steady<'a>(
     let is_well = |from: usize| {
         let counts = &counts[from..(from + window).min(steps)];
         let (all, bad) = counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
-        f64::from(bad) <= late * f64::from(all)
+        // Silence is not well-being.
+        all > 0 && f64::from(bad) <= late * f64::from(all)
     };
     // The first step must be well itself, or a moment before the end of a bad time would count.
-    (0..steps)
+    (0..steps.saturating_sub(window - 1))
         .find(|&step| counts[step].1 == 0 && is_well(step))
         .map(|step| STEP * u32::try_from(step).unwrap_or(0))
 }

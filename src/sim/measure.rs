@@ -26,7 +26,7 @@ pub(super) struct Tries {
 }
 
 /// One second of a run, for comparing it with a run without shedding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Second {
     /// Tries that reached the algorithm.
     pub attempts: u32,
@@ -34,6 +34,8 @@ pub struct Second {
     pub shed: u32,
     /// Calls begun in it that failed or were too late.
     pub bad: u32,
+    /// Share of the server's cores in use.
+    pub busy: f64,
 }
 
 /// What one client got in the storm.
@@ -91,6 +93,13 @@ impl Measure {
 
     pub(super) fn phase(&self, now: Instant) -> usize {
         self.ends.iter().position(|&end| now < end).unwrap_or(PHASES - 1)
+    }
+
+    /// Share of the cores in use in the second that ends now.
+    pub(super) fn busy(&mut self, now: Instant, share: f64) {
+        if let Some(second) = self.second(now - Duration::from_millis(1)) {
+            second.busy = share;
+        }
     }
 
     fn second(&mut self, now: Instant) -> Option<&mut Second> {

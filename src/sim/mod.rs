@@ -7,6 +7,7 @@
 //! The model is a model: `docs/OVERLOAD.md` says what it was fitted to, and what it leaves out (network, TLS, several
 //! apiservers, the watch cache's own memory).
 
+pub mod ablation;
 pub mod algorithm;
 mod apiserver;
 pub mod baseline;

@@ -73,15 +73,17 @@ pub fn run_with(
 
 /// A refusal was needed when harm came within this many seconds: an overload fills up before it hurts.
 const AHEAD_SECONDS: usize = 5;
+/// Share of the cores in use from which somebody has to wait, whatever their deadlines.
+const SATURATED: f64 = 0.9;
 
 impl Run {
     /// Adds `false_shed`: what was refused in seconds in which, and soon after which, `shadow`, the same seed without
-    /// shedding, had no call that failed or came too late.
+    /// shedding, had cores to spare and no call that failed or came too late.
     pub fn judge_sheds(&mut self, shadow: &Self) {
         let attempts: u64 = self.seconds.iter().map(|second| u64::from(second.attempts)).sum();
         let is_harmless = |from: usize| {
             let seconds = shadow.seconds.get(from..).unwrap_or_default();
-            seconds.iter().take(AHEAD_SECONDS).all(|second| second.bad == 0)
+            seconds.iter().take(AHEAD_SECONDS).all(|second| second.bad == 0 && second.busy < SATURATED)
         };
         let needless = self.seconds.iter().enumerate().filter(|(second, _)| is_harmless(*second));
         let shed: u64 = needless.map(|(_, second)| u64::from(second.shed)).sum();

@@ -20,6 +20,7 @@ use crate::flow::{End, TICK};
 use crate::policy::Lane;
 use crate::units::Instant;
 
+const SECOND: Duration = Duration::from_secs(1);
 /// One way over the network and back.
 const ROUND_TRIP: Duration = Duration::from_millis(1);
 /// client-go asks for watches of five to ten minutes.
@@ -56,6 +57,7 @@ enum Event {
     Happening(usize),
     Phase(usize),
     Tick,
+    Second,
     Probe,
 }
 
@@ -98,6 +100,7 @@ pub(super) struct World<'a> {
     probing: Probing,
     pub(super) measure: Measure,
     pub(super) usages: [Usage; 3],
+    last_second: Usage,
     pub(super) trace: u64,
     now: Instant,
     end: Instant,
@@ -128,6 +131,7 @@ impl<'a> World<'a> {
             chance: Chance::new(seed, 1),
             probing: Probing::new(),
             usages: [Usage::default(); 3],
+            last_second: Usage::default(),
             trace: seed,
             now: Instant::ORIGIN,
             end,
@@ -141,6 +145,7 @@ impl<'a> World<'a> {
             world.timeline.at(end, Event::Phase(index));
         }
         world.timeline.at(Instant::ORIGIN + TICK, Event::Tick);
+        world.timeline.at(Instant::ORIGIN + SECOND, Event::Second);
         world.timeline.at(Instant::ORIGIN, Event::Probe);
         world.plan_events();
         for member in cast.members {
@@ -249,6 +254,7 @@ impl<'a> World<'a> {
                 self.usages[index] = self.server.usage();
             }
             Event::Tick => self.tick(),
+            Event::Second => self.second(),
             Event::Probe => {
                 self.probing.send(self.now, &mut self.server, &mut self.next_id);
                 self.timeline.at(self.now + super::probing::INTERVAL, Event::Probe);
@@ -265,6 +271,15 @@ impl<'a> World<'a> {
             self.note(1, 0, limit.to_bits());
         }
         self.timeline.at(self.now + TICK, Event::Tick);
+    }
+
+    fn second(&mut self) {
+        self.server.advance(self.now);
+        let usage = self.server.usage();
+        let (cpu, capacity) = (usage.cpu - self.last_second.cpu, usage.capacity - self.last_second.capacity);
+        self.measure.busy(self.now, cpu / capacity.max(1.0));
+        self.last_second = usage;
+        self.timeline.at(self.now + SECOND, Event::Second);
     }
 
     fn intervene(&mut self, index: usize) {
@@ -657,7 +672,7 @@ fn build(scenario: &Scenario) -> Build {
         memory_bytes: server.memory.0,
         apf: server.apf,
         streaming: server.streaming,
-        turns: server.turns,
+        handovers: server.handovers,
         lists_from_etcd: server.lists_from_etcd,
         contents,
     }

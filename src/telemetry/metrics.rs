@@ -11,8 +11,9 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::overload::{GateGauges, Overload, raise};
 use super::{Answered, Answerer};
-use crate::flow::{Reason, Snapshot};
+use crate::flow::{Diagnosis, Reason, Snapshot};
 use crate::policy::Lane;
 use crate::request::Verb;
 
@@ -62,6 +63,19 @@ pub struct UpstreamGauges {
     pub opened: u64,
 }
 
+/// Everything that is read at the moment of a scrape.
+#[derive(Clone, Copy, Debug)]
+pub struct Scrape<'a> {
+    /// The scheduler's numbers.
+    pub flow: &'a Snapshot,
+    /// Why the apiserver is slow.
+    pub diagnosis: &'a Diagnosis,
+    /// The gate's numbers.
+    pub gate: GateGauges,
+    /// The connections.
+    pub upstream: UpstreamGauges,
+}
+
 /// Every metric of one proxy, with a registry of its own: several proxies can live in one process.
 pub struct Metrics {
     registry: Registry,
@@ -73,6 +87,7 @@ pub struct Metrics {
     overhead: Histogram,
     shed: IntCounterVec,
     gauges: Gauges,
+    overload: Overload,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
 }
@@ -131,6 +146,7 @@ impl Metrics {
             )?,
             shed: register.counters("shed_total", "refused, by why", &["lane", "reason"])?,
             gauges: Gauges::register(&register)?,
+            overload: Overload::register(&register)?,
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
                 "requests on the break-glass listener",
@@ -187,8 +203,9 @@ impl Metrics {
     }
 
     /// The text a scrape gets. Gauges are read from the scheduler and the connection pools at this moment.
-    pub fn render(&self, flow: &Snapshot, upstream: UpstreamGauges) -> String {
-        self.gauges.set(flow, upstream);
+    pub fn render(&self, scrape: &Scrape<'_>) -> String {
+        self.gauges.set(scrape.flow, scrape.upstream);
+        self.overload.set(scrape.diagnosis, scrape.gate);
         let mut text = Vec::new();
         // The encoder fails only when the writer does, and a Vec does not.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
@@ -248,33 +265,42 @@ impl Gauges {
         self.upstream_up.set(if upstream.up { 1.0 } else { 0.0 });
         self.upstream_connections.set(gauge(upstream.connections as usize));
         self.upstream_streams.set(gauge(upstream.streams as usize));
-        let opened_before = self.upstream_opened.get();
-        self.upstream_opened.inc_by(upstream.opened.saturating_sub(opened_before));
+        raise(&self.upstream_opened, upstream.opened);
     }
 }
 
-struct Register<'a>(&'a Registry);
+pub(super) struct Register<'a>(&'a Registry);
 
 impl Register<'_> {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    pub(super) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
         let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         let metric = IntCounter::new(name, help)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+    pub(super) fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, prometheus::Error> {
         let metric = GaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
-    fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
         let metric = Gauge::new(name, help)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)

@@ -7,7 +7,9 @@
 mod event;
 mod log;
 mod metrics;
+mod overload;
 
 pub use event::{Answered, Answerer};
 pub use log::{AccessLog, LogFormat, install as install_log};
-pub use metrics::{Metrics, UpstreamGauges};
+pub use metrics::{Metrics, Scrape, UpstreamGauges};
+pub use overload::{GateGauges, OverloadChanged};

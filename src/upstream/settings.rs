@@ -21,6 +21,23 @@ pub enum UnverifiedProtocol {
     Http2,
 }
 
+/// Who asks the probes' questions, and about what: an object that every cluster has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeIdentity {
+    /// The user that is asserted over the front-proxy connection. It needs `get` on the one namespace object.
+    pub user: String,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// The namespace that is read.
+    pub namespace: String,
+}
+
+impl Default for ProbeIdentity {
+    fn default() -> Self {
+        Self { user: "spillway:probe".to_owned(), groups: vec![], namespace: "kube-system".to_owned() }
+    }
+}
+
 /// Settings of one shard's [`super::Pools`]. The counts apply to each shard.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -32,6 +49,8 @@ pub struct Settings {
     pub roots_pem: Vec<u8>,
     /// The front-proxy client certificate; without it [`super::Via::FrontProxy`] is refused.
     pub front_proxy: Option<ClientCertificate>,
+    /// Who the probes are.
+    pub probe: ProbeIdentity,
     /// Streams we put on one HTTP/2 connection at most; the apiserver's own limit applies when lower.
     pub streams_max: u32,
     /// Connections for short requests, per lane and credential.
@@ -76,6 +95,7 @@ impl Settings {
             server_name,
             roots_pem,
             front_proxy: None,
+            probe: ProbeIdentity::default(),
             // Ten below the apiserver's default of 100: its count of a reset stream falls later than ours.
             streams_max: 90,
             short_connections_max,

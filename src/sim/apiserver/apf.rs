@@ -30,6 +30,9 @@ const BYTES_PER_SEAT: u64 = 100_000;
 const CACHED_BYTES_MAX: u64 = 1_000_000;
 /// The most seats of a LIST.
 const LIST_SEATS_MAX: u64 = 100;
+/// Objects that cost a LIST a seat in older servers, and its most seats there.
+const OBJECTS_PER_SEAT: f64 = 100.0;
+const OBJECTS_SEATS_MAX: f64 = 10.0;
 /// One LIST gets at most this share of its level.
 const WIDTH_SHARE: f64 = 0.15;
 /// Service time that a queue is charged when a request of it starts, in seconds; corrected when it ends.
@@ -149,16 +152,21 @@ impl Apf {
         Self { levels: SHAPES.iter().map(level).collect() }
     }
 
-    /// The seats of a LIST of `bytes`.
-    pub(super) fn width(&self, level: LevelName, list: bool, (bytes, cached): (u64, bool)) -> f64 {
-        if !list {
-            return 1.0;
-        }
+    /// The seats of a LIST of `bytes`, as 1.34 counts them.
+    pub(super) fn width(&self, level: LevelName, (bytes, cached): (u64, bool)) -> f64 {
         let bytes = if cached { bytes.min(CACHED_BYTES_MAX) } else { bytes };
+        let wanted = bytes.div_ceil(BYTES_PER_SEAT).clamp(1, LIST_SEATS_MAX);
+        (wanted as f64).min(self.widest(level))
+    }
+
+    /// The seats of a LIST of so many objects, as older servers count them.
+    pub(super) fn width_by_objects(&self, level: LevelName, objects: f64) -> f64 {
+        (objects / OBJECTS_PER_SEAT).ceil().clamp(1.0, OBJECTS_SEATS_MAX).min(self.widest(level))
+    }
+
+    fn widest(&self, level: LevelName) -> f64 {
         let level = &self.levels[level as usize];
-        let most =
-            (level.nominal * WIDTH_SHARE).min(level.nominal / level.hand.max(1) as f64).floor().max(1.0);
-        (bytes.div_ceil(BYTES_PER_SEAT).clamp(1, LIST_SEATS_MAX) as f64).min(most)
+        (level.nominal * WIDTH_SHARE).min(level.nominal / level.hand.max(1) as f64).floor().max(1.0)
     }
 
     /// A request of `flow` asks for its seats.
@@ -311,8 +319,8 @@ mod tests {
         let apf = Apf::new();
         let seats: Vec<f64> = apf.levels[1..].iter().map(|level| level.nominal).collect();
         assert_eq!(seats, [25.0, 98.0, 74.0, 98.0, 245.0, 49.0, 13.0]);
-        assert_eq!(apf.width(LevelName::WorkloadLow, true, (39_000_000, true)), 10.0);
-        assert_eq!(apf.width(LevelName::WorkloadLow, true, (39_000_000, false)), 36.0);
+        assert_eq!(apf.width(LevelName::WorkloadLow, (39_000_000, true)), 10.0);
+        assert_eq!(apf.width(LevelName::WorkloadLow, (39_000_000, false)), 36.0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How long does etcd take?
 //!
-//! A second stage with a few servers and one queue. A delay is time that is not work (a slower disk or network); in a
+//! A second stage with a few servers and one queue. A delay is time that is not work (a network that is slower): it holds no server; in a
 //! stall nothing ends until it is over (an fsync that hangs).
 
 use std::collections::VecDeque;
@@ -57,7 +57,7 @@ impl Etcd {
 
     fn done_at(&self, now: Instant, micros: f64) -> Instant {
         let start = self.stalled(now).unwrap_or(now);
-        start + self.delay + Duration::from_nanos((micros * 1e3) as u64)
+        start + Duration::from_nanos((micros * 1e3) as u64)
     }
 
     /// The apiserver is gone; nobody waits for answers.

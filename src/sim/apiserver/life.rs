@@ -24,14 +24,14 @@ const COLLECTOR_SPEED: f64 = 0.5;
 const THRASH_FROM: f64 = 10.0;
 /// ... but not on servers with so few in all.
 const THRASH_FROM_LEAST: f64 = 100.0;
-/// A time slice of Go's scheduler: who computes longer makes others wait for their turns.
+/// A time slice of Go's scheduler: who computes longer makes others wait at hand-overs.
 pub(super) const SLICE: f64 = 10_000.0;
-/// Microseconds that ten turns take with one long computation for each core.
-pub(super) const TEN_TURNS: f64 = 38_600.0;
+/// Microseconds that ten hand-overs take with one long computation for each core.
+pub(super) const TEN_HANDOVERS: f64 = 38_600.0;
 /// How that grows with long computations for each core.
-const TURNS_POWER: f64 = 1.75;
-/// The fastest that turns pass: beyond it they take no time that anybody sees.
-const TURNS_RATE_MAX: f64 = 1e4;
+const HANDOVERS_POWER: f64 = 1.75;
+/// The fastest that hand-overs pass: beyond it they take no time that anybody sees.
+const HANDOVERS_RATE_MAX: f64 = 1e4;
 const AWAY_MIN: Duration = Duration::from_secs(10);
 const AWAY_MAX: Duration = Duration::from_secs(30);
 /// From accepting connections to `/readyz`.
@@ -59,17 +59,17 @@ impl Apiserver {
         ((f64::from(self.long) - (self.cores - 1.0)) / self.cores.max(0.01)).max(0.0)
     }
 
-    /// Whether small requests have to wait for turns at all.
+    /// Whether small requests have to wait at hand-overs at all.
     pub(super) fn is_crowded(&self) -> bool {
-        self.build.turns && self.crowd() > 0.0
+        self.build.handovers && self.crowd() > 0.0
     }
 
     /// Sets both clocks to the speed of this moment.
     pub(super) fn pace(&mut self) {
         self.core.set_rate(self.speed());
         let crowd = self.crowd();
-        let rate = if crowd > 0.0 { crowd.powf(-TURNS_POWER) } else { TURNS_RATE_MAX };
-        self.turns.set_rate(rate.min(TURNS_RATE_MAX));
+        let rate = if crowd > 0.0 { crowd.powf(-HANDOVERS_POWER) } else { HANDOVERS_RATE_MAX };
+        self.handovers.set_rate(rate.min(HANDOVERS_RATE_MAX));
     }
 
     pub(super) fn hold(&mut self, bytes: f64) {
@@ -94,7 +94,7 @@ impl Apiserver {
         lost.sort_unstable();
         self.book.clear();
         self.core.clear();
-        self.turns.clear();
+        self.handovers.clear();
         (self.in_core, self.long, self.in_flight, self.watches) = (0, 0, 0, 0);
         self.watchers.clear();
         self.apf = super::Apf::new();

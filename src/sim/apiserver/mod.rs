@@ -1,16 +1,16 @@
 //! What would kube-apiserver do with these requests, and when?
 //!
 //! A pure state machine with pull-style outputs: [`Apiserver::submit`] and [`Apiserver::cancel`] go in,
-//! [`Apiserver::advance`] lets time pass, and [`Out`]s come out. A request passes through APF (`apf`), the wait for a turn
+//! [`Apiserver::advance`] lets time pass, and [`Out`]s come out. A request passes through APF (`apf`), its hand-overs
 //! on a busy core, the core itself, webhooks, etcd (`etcd`) and the sending of its answer. Memory and restarts are in
 //! `life`, the order of stages in `stages`.
 //!
 //! **Cores** are shared evenly, at most one for each request, with losses when far too many run. That alone flatters:
 //! a Go program hands a request from goroutine to goroutine, and at each hand-over it waits behind everybody
-//! who burns a time slice. So small requests also wait for **turns**, at a price that grows with the number of long
+//! who burns a time slice. So small requests also pay for their **hand-overs**, a price that grows with the number of long
 //! computations for each core. The law was fitted to one real server of one core: with one 0.36 s LIST in flight a lease
 //! takes 40 ms more, with two 0.13 s, with five 0.65 s, with twenty 7 s, and the shares of failed renewals come out
-//! as measured. Turn it off (`turns: false`) for ideal processor sharing.
+//! as measured. Switch it off (`handovers: false`) for ideal processor sharing.
 
 mod apf;
 mod etcd;
@@ -45,8 +45,8 @@ pub(super) struct Build {
     pub(super) apf: bool,
     /// LISTs stop when their client is gone (streamed encoding, 1.33 and later); off: they run to their end.
     pub(super) streaming: bool,
-    /// Small requests wait for turns on busy cores.
-    pub(super) turns: bool,
+    /// Small requests wait at hand-overs on busy cores.
+    pub(super) handovers: bool,
     /// LISTs without a resourceVersion go to etcd (1.30 and earlier).
     pub(super) lists_from_etcd: bool,
     pub(super) contents: Contents,
@@ -108,7 +108,7 @@ pub(super) struct Order<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Queued,
-    Turns,
+    Handovers,
     Core,
     Webhook,
     Etcd,
@@ -146,6 +146,7 @@ enum Due {
     Deadline(Id),
     Webhook(Id),
     Etcd(Id),
+    EtcdReply(Id),
     Sent(Id),
     DealSeats,
     AdaptRetryAfter,
@@ -185,7 +186,7 @@ pub(super) struct Apiserver {
     pub(super) contents: Contents,
     cores: f64,
     core: Sharing,
-    turns: Sharing,
+    handovers: Sharing,
     in_core: u32,
     /// Those in the core that compute for longer than a time slice.
     long: u32,
@@ -223,7 +224,7 @@ impl Apiserver {
             cores: build.cores,
             build,
             core: Sharing::new(),
-            turns: Sharing::new(),
+            handovers: Sharing::new(),
             in_core: 0,
             long: 0,
             at: Instant::ORIGIN,
@@ -269,7 +270,7 @@ impl Apiserver {
 
     /// When something happens here next, if nobody asks for anything.
     pub(super) fn next(&self) -> Option<Instant> {
-        [self.due.next(), self.core.next(), self.turns.next()].into_iter().flatten().min()
+        [self.due.next(), self.core.next(), self.handovers.next()].into_iter().flatten().min()
     }
 
     /// Moves what was said to the end of `into`.
@@ -283,8 +284,8 @@ impl Apiserver {
         loop {
             if let Some(id) = self.core.take(now) {
                 self.computed(now, id);
-            } else if let Some(id) = self.turns.take(now) {
-                self.got_turns(now, id);
+            } else if let Some(id) = self.handovers.take(now) {
+                self.handed_over(now, id);
             } else if let Some(due) = self.due.take(now) {
                 self.happen(now, due);
             } else {
@@ -300,6 +301,7 @@ impl Apiserver {
             Due::Deadline(id) => self.deadline(now, id),
             Due::Webhook(id) => self.webhook_answered(now, id),
             Due::Etcd(id) => self.etcd_answered(now, id),
+            Due::EtcdReply(id) => self.etcd_replied(now, id),
             Due::Sent(id) => self.sent(now, id),
             Due::DealSeats => {
                 self.apf.deal();
@@ -323,7 +325,7 @@ impl Apiserver {
         self.usage.capacity += micros * self.cores;
         self.usage.cpu += micros * self.speed() * f64::from(self.in_core);
         self.core.advance(now);
-        self.turns.advance(now);
+        self.handovers.advance(now);
     }
 
     /// The cores change.

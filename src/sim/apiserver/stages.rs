@@ -22,7 +22,7 @@ const REFUSAL: f64 = 200.0;
 /// Encoding and sending one event to one watcher.
 const FAN_OUT: f64 = 20.0;
 /// Who passes several queues one after another waits a time of this shape.
-const TURN_STEPS: u32 = 3;
+const HANDOVER_STEPS: u32 = 3;
 
 impl Apiserver {
     /// A request arrives at the server.
@@ -41,8 +41,11 @@ impl Apiserver {
             _ if self.phase == Phase::Starting => LevelName::CatchAll,
             level => level,
         };
-        let cached = plan.version == ResourceVersion::Any || !self.build.lists_from_etcd;
-        let width = self.apf.width(level, plan.list, (work.bytes, cached));
+        let width = match (plan.list, self.build.lists_from_etcd) {
+            (false, _) => 1.0,
+            (true, true) => self.apf.width_by_objects(level, self.contents.returned(plan)),
+            (true, false) => self.apf.width(level, (work.bytes, !from_etcd)),
+        };
         let (seating, seat) = self.seat(now, id, order.user, (level, width));
         if let Seating::Reject { retry_after } = seating {
             self.own_work(REFUSAL);
@@ -118,11 +121,11 @@ impl Apiserver {
         served.seat.map_or(0, |seat| self.uid(seat.level))
     }
 
-    /// It has its seats: turns first, where the cores are crowded.
+    /// It has its seats: hand-overs first, where the cores are crowded.
     fn start(&mut self, now: Instant, id: Id) {
         let is_cold = self.is_cold_for(now, id);
         let crowded = self.is_crowded();
-        let turns = self.chance.erlang(TURN_STEPS) * life::TEN_TURNS / 10.0;
+        let handovers = self.chance.erlang(HANDOVER_STEPS) * life::TEN_HANDOVERS / 10.0;
         let Some(served) = self.book.get_mut(&id) else { return };
         if let Some(seat) = &mut served.seat {
             seat.began = now;
@@ -135,9 +138,10 @@ impl Apiserver {
             self.own_work(REFUSAL);
             return self.end(now, id);
         }
-        if crowded {
-            served.stage = Stage::Turns;
-            self.turns.enter(id, turns * served.work.turns);
+        // Long computations share the cores and nothing else.
+        if crowded && served.work.cpu <= life::SLICE {
+            served.stage = Stage::Handovers;
+            self.handovers.enter(id, handovers * served.work.handovers);
         } else {
             self.compute(now, id);
         }
@@ -159,8 +163,8 @@ impl Apiserver {
         self.end(now, id);
     }
 
-    pub(super) fn got_turns(&mut self, now: Instant, id: Id) {
-        if self.book.get(&id).is_some_and(|served| served.stage == Stage::Turns) {
+    pub(super) fn handed_over(&mut self, now: Instant, id: Id) {
+        if self.book.get(&id).is_some_and(|served| served.stage == Stage::Handovers) {
             self.compute(now, id);
         }
     }
@@ -245,10 +249,21 @@ impl Apiserver {
             return self.due.at(until, Due::Etcd(id));
         }
         // A request of a life before a crash is not known any more, and etcd has forgotten it too.
-        let Some(served) = self.book.get(&id).filter(|served| served.stage == Stage::Etcd) else { return };
+        if self.book.get(&id).is_none_or(|served| served.stage != Stage::Etcd) {
+            return;
+        }
         if let Some((next, done)) = self.etcd.done(now) {
             self.due.at(done, Due::Etcd(next));
         }
+        if !self.etcd.delay.is_zero() {
+            return self.due.at(now + self.etcd.delay, Due::EtcdReply(id));
+        }
+        self.etcd_replied(now, id);
+    }
+
+    /// etcd's answer is here.
+    pub(super) fn etcd_replied(&mut self, now: Instant, id: Id) {
+        let Some(served) = self.book.get(&id).filter(|served| served.stage == Stage::Etcd) else { return };
         if served.gone {
             return self.end(now, id);
         }
@@ -358,7 +373,7 @@ impl Apiserver {
             }
             Stage::Etcd if self.etcd.withdraw(id) => self.end(now, id),
             Stage::Etcd => served.gone = true,
-            Stage::Turns | Stage::Webhook | Stage::Sending => {
+            Stage::Handovers | Stage::Webhook | Stage::Sending => {
                 self.memory -= std::mem::take(&mut served.holds);
                 self.end(now, id);
             }

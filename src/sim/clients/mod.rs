@@ -20,7 +20,7 @@ use crate::units::Instant;
 pub(super) use leader::Leader;
 pub(super) use lease::Lease;
 pub(super) use looping::Looping;
-pub(super) use operator::{Operator, TURNS as OPERATOR_TURNS};
+pub(super) use operator::{Operator, SHIFTS as OPERATOR_SHIFTS};
 pub(super) use reflector::Reflector;
 pub(super) use retry::{IGNORANT_PAUSE, Policy, Tries};
 

@@ -7,8 +7,8 @@ use crate::units::Instant;
 
 /// All commands of a sequence must be answered within this time.
 pub(in crate::sim) const PATIENCE: Duration = Duration::from_secs(10);
-/// One person's sequences may overlap: as many clients take turns as fit into the patience.
-pub(in crate::sim) const TURNS: u32 = 12;
+/// One person's sequences may overlap: this many clients share the work.
+pub(in crate::sim) const SHIFTS: u32 = 12;
 
 #[derive(Debug)]
 pub(in crate::sim) struct Operator {
@@ -20,7 +20,7 @@ pub(in crate::sim) struct Operator {
 }
 
 impl Operator {
-    /// `period` is that of this one client: the person's own times [`TURNS`].
+    /// `period` is that of this one client: the person's own times [`SHIFTS`].
     pub(in crate::sim) fn new(plans: usize, period: Duration) -> Self {
         Self { plans, at: 0, period, began: Instant::ORIGIN, busy: false }
     }

@@ -16,4 +16,28 @@ macro_rules! built_in {
 }
 
 /// All of them, in the order of a report.
-pub const BUILT_IN: &[BuiltIn] = built_in!["one-core"];
+pub const BUILT_IN: &[BuiltIn] = built_in![
+    "one-core",
+    "one-core-nodes",
+    "one-core-halved",
+    "one-core-doubled",
+    "one-core-pods",
+    "one-core-ignorant",
+    "one-core-watches",
+    "one-core-own-pods",
+    "rollout-2000",
+    "rollout-5000",
+    "ignorant",
+    "mix-shift",
+    "lost-cores",
+    "memory-pressure",
+    "slow-etcd",
+    "stalled-etcd",
+    "slow-webhook",
+    "cold-restart",
+    "slow-readers",
+    "mislabelled",
+    "never-recovers",
+    "worst-minute",
+    "steady-day",
+];

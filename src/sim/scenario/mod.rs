@@ -1,7 +1,7 @@
 //! What happens in a scenario, as its file says?
 //!
 //! A scenario is YAML: a server, groups of clients, events, three phases, and bands in which metrics must lie. Unknown
-//! keys are errors, and an error names its line and column. `read` turns text into these types, `check` says what else
+//! keys are errors, and an error names its line and column. `read` handovers text into these types, `check` says what else
 //! is wrong with them, `built_in` are those that come with the binary.
 
 mod built_in;
@@ -56,8 +56,8 @@ pub struct Server {
     pub apf: bool,
     /// LISTs stop when their client is gone (1.33 and later).
     pub streaming: bool,
-    /// Small requests wait for turns behind long computations, as measured.
-    pub turns: bool,
+    /// Small requests wait at hand-overs behind long computations, as measured.
+    pub handovers: bool,
     /// LISTs without a resourceVersion go to etcd (1.30 and earlier).
     pub lists_from_etcd: bool,
 }
@@ -65,7 +65,7 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         let memory = Size(16.0 * 1_073_741_824.0);
-        Self { cores: 16.0, memory, apf: true, streaming: true, turns: true, lists_from_etcd: false }
+        Self { cores: 16.0, memory, apf: true, streaming: true, handovers: true, lists_from_etcd: false }
     }
 }
 
