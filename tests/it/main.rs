@@ -12,6 +12,7 @@ mod isolation;
 mod kubectl;
 mod payloads;
 mod refusal;
+mod simulate;
 mod spillway;
 mod streams;
 mod upstream;

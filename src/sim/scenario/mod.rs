@@ -317,8 +317,7 @@ impl Scenario {
         }
         let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
         let scenario: Self = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let (line, column) =
-                error.location().map_or((0, 0), |place| (u64::from(place.line()), u64::from(place.column())));
+            let (line, column) = error.location().map_or((0, 0), |place| (place.line(), place.column()));
             let message = error.without_snippet().to_string();
             let suffix = format!(" at line {line}, column {column}");
             let message = message.strip_suffix(&suffix).unwrap_or(&message).to_owned();
