@@ -22,6 +22,13 @@ cluster: ## a real control plane with 10 kubelets behind spillway, until Ctrl-C
 	@$(CARGO) build --release --locked --bin spillway --example cluster
 	@SPILLWAY_CLUSTER_BIN=$$(tests/cluster/build.sh) $(dir $(RELEASE))examples/cluster
 
+.PHONY: soak
+soak: ## storms on a real kube-apiserver, direct and through spillway; SCENES="list watch" MODES=spillway OUT=DIR
+	@$(CARGO) build --release --locked --bin spillway --example soak
+	@SPILLWAY_BIN=$${SPILLWAY_BIN:-$(RELEASE)} SPILLWAY_CLUSTER_BIN=$$(tests/cluster/build.sh) \
+	  $(dir $(RELEASE))examples/soak $(if $(SCENES),--scenes "$(SCENES)") $(if $(MODES),--modes "$(MODES)") \
+	  --out $(or $(OUT),target/soak) $(SOAK)
+
 .PHONY: bench
 bench: release ## decision, classification and end to end beside HAProxy, nghttpx and Envoy
 	@benches/run.sh

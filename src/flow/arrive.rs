@@ -8,54 +8,71 @@
 use std::time::Duration;
 
 use super::decision::{Arrival, Decision, Kind, Reason, Refusal};
+use super::estimate::Estimate;
 use super::lanes::Patience;
 use super::memory;
 use super::queue::kind_of;
 use super::recovery::State;
-use super::retry::Retry;
+use super::retry::{After, Retry, Told};
+use super::returns::{Coming, Returns};
 use super::scheduler::Scheduler;
 use super::seats::{HEAVY_SEATS, Need};
 use super::tickets::{Account, Chain, Phase, Slot};
 use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
 
-/// Why a request cannot enter, and how long its own rate makes it wait.
-struct Refused(Reason, Option<Duration>);
+/// Why a request cannot enter, and when it may.
+struct Refused(Reason, After);
+
+impl From<(Reason, Option<Duration>)> for Refused {
+    fn from((reason, wait): (Reason, Option<Duration>)) -> Self {
+        Self(reason, wait.map_or(After::Book, After::Rate))
+    }
+}
 
 impl Scheduler {
     /// A request arrives: forward it, hold it, or refuse it.
     pub fn arrive(&mut self, now: Instant, arrival: &Arrival) -> Decision {
         let now = self.no_earlier(now);
         self.expire(now);
+        let mut slot = self.slot(now, arrival);
         let entered = if self.tickets.is_full() {
-            Err(Refused(Reason::GlobalLimit, None))
-        } else if arrival.exempt {
-            self.enter_exempt(now, arrival)
-        } else if arrival.lane == Lane::BreakGlass {
-            self.enter_break_glass(now, arrival)
+            Err(Refused(Reason::GlobalLimit, After::Book))
         } else {
-            self.enter(now, arrival)
+            match slot.account {
+                Account::Exempt => self.enter_exempt(slot.clone()),
+                Account::BreakGlass => self.enter_break_glass(slot.clone()),
+                Account::Limited => {
+                    if is_watched(&slot) {
+                        slot.coming = self.returns.arrived(now, slot.flow, slot.key.exact);
+                    }
+                    self.enter(now, slot.clone())
+                }
+            }
         };
-        entered.unwrap_or_else(|Refused(reason, wait)| {
-            Decision::Shed(self.refuse(now, arrival.lane, arrival.flow, reason, wait))
+        entered.unwrap_or_else(|Refused(reason, after)| {
+            let mut refusal = self.refuse(now, &slot, reason, after);
+            if let Coming::Early(level) = slot.coming {
+                refusal.hold = self.returns.hold(level, &self.settings.hold);
+            }
+            Decision::Shed(refusal)
         })
     }
 
-    fn enter_exempt(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
+    fn enter_exempt(&mut self, slot: Slot) -> Result<Decision, Refused> {
         if self.exempt >= self.settings.exempt_requests {
-            return Err(Refused(Reason::GlobalLimit, None));
+            return Err(Refused(Reason::GlobalLimit, After::Book));
         }
         self.exempt += 1;
-        Ok(self.admit_outside(Slot { seats: Seats::ZERO, ..Slot::new(arrival, Account::Exempt, now) }))
+        Ok(self.admit_outside(slot))
     }
 
-    fn enter_break_glass(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
-        let seats = self.estimates.estimate(&arrival.key).seats;
-        if self.break_glass + seats > self.settings.break_glass_seats {
-            return Err(Refused(Reason::LaneConcurrency, None));
+    fn enter_break_glass(&mut self, slot: Slot) -> Result<Decision, Refused> {
+        if self.break_glass + slot.seats > self.settings.break_glass_seats {
+            return Err(Refused(Reason::LaneConcurrency, After::Book));
         }
-        self.break_glass += seats;
-        Ok(self.admit_outside(Slot { seats, ..Slot::new(arrival, Account::BreakGlass, now) }))
+        self.break_glass += slot.seats;
+        Ok(self.admit_outside(slot))
     }
 
     fn admit_outside(&mut self, slot: Slot) -> Decision {
@@ -67,20 +84,21 @@ impl Scheduler {
         Decision::Admit(ticket)
     }
 
-    fn enter(&mut self, now: Instant, arrival: &Arrival) -> Result<Decision, Refused> {
-        let lane = arrival.lane;
+    fn enter(&mut self, now: Instant, slot: Slot) -> Result<Decision, Refused> {
+        let lane = slot.lane;
         if !self.recovery.is_open(lane, &self.limit, now) {
-            return Err(Refused(self.shortage(), None));
+            return Err(Refused(self.closed(), After::Book));
+        }
+        if !self.warming.is_empty() && slot.key.is_read() && lane != Lane::Operators {
+            let passed = self.warming.pass(slot.key.resource, now);
+            passed.map_err(|wait| Refused(Reason::ResourceWarming, After::Rate(wait)))?;
         }
         if let Some(rates) = &mut self.lanes[lane.index()].rates {
-            rates.check(arrival.flow, now).map_err(|wait| Refused(Reason::IdentityRate, Some(wait)))?;
+            rates.check(slot.flow, now).map_err(|wait| Refused(Reason::IdentityRate, After::Rate(wait)))?;
         }
-        let live = self.lanes[lane.index()].live(arrival.kind);
-        let long_running = (lane, arrival.flow, arrival.kind);
-        self.watches
-            .may_live(&self.settings, long_running, live)
-            .map_err(|(reason, wait)| Refused(reason, wait))?;
-        let slot = self.slot(now, arrival);
+        let live = self.lanes[lane.index()].live(slot.kind);
+        self.watches.may_live(&self.settings, (lane, slot.flow, slot.kind), live)?;
+        let works = self.works(&slot, now)?;
         if slot.heavy {
             // A pause may have ended since anybody looked: whoever waits was first.
             self.dispatch(now);
@@ -90,6 +108,9 @@ impl Scheduler {
             self.may_start(now, &slot)?;
             let ticket = self.tickets.insert(slot);
             self.admit(now, ticket.slot);
+            if works {
+                self.cohorts.came(false);
+            }
             return Ok(Decision::Admit(ticket));
         }
         if slot.heavy {
@@ -98,19 +119,44 @@ impl Scheduler {
             self.demand.light_unmet = true;
         }
         self.short_of_seats = Some(now);
+        if works {
+            self.cohorts.came(true);
+        }
+        if matches!(slot.coming, Coming::Early(level) if Returns::is_penalised(level)) {
+            self.returns.penalised += 1;
+            return Err(Refused(Reason::EarlyReturn, After::Book));
+        }
         self.wait(now, slot)
+    }
+
+    /// Whether the cohort of a light telemetry request works now, and so counts. One of another cohort is let in only
+    /// where seats would idle.
+    fn works(&mut self, slot: &Slot, now: Instant) -> Result<bool, Refused> {
+        if slot.lane != Lane::Telemetry || slot.heavy || !self.settings.laws.cohorts {
+            return Ok(false);
+        }
+        let wait = self.cohorts.waits(slot.client, slot.flow, now);
+        if wait.is_zero() || self.ledger.has_spare(slot.lane, slot.seats) {
+            return Ok(wait.is_zero());
+        }
+        self.short_of_seats = Some(now);
+        self.demand.light_unmet = true;
+        Err(Refused(self.shortage(), After::Turn(wait)))
     }
 
     /// The request with its estimate.
     fn slot(&self, now: Instant, arrival: &Arrival) -> Slot {
-        let (seats, work) = match arrival.kind {
+        if arrival.exempt {
+            return Slot { seats: Seats::ZERO, ..Slot::new(arrival, Account::Exempt, now) };
+        }
+        let Estimate { seats, work } = match arrival.kind {
             // The apiserver only sets up a session; what it carries costs bytes, not seats.
-            Kind::Streaming => (Seats::ONE, SeatSeconds::ZERO),
-            Kind::Short | Kind::Watch => {
-                let estimate = self.estimates.estimate(&arrival.key);
-                (estimate.seats, estimate.work)
-            }
+            Kind::Streaming => Estimate { seats: Seats::ONE, work: SeatSeconds::ZERO },
+            Kind::Short | Kind::Watch => self.estimates.estimate(&arrival.key),
         };
+        if arrival.lane == Lane::BreakGlass {
+            return Slot { seats, ..Slot::new(arrival, Account::BreakGlass, now) };
+        }
         let bytes = match arrival.kind {
             Kind::Streaming => 0,
             Kind::Short | Kind::Watch => memory::expected(&self.estimates, &arrival.key),
@@ -131,10 +177,10 @@ impl Scheduler {
         let lane = slot.lane;
         let patience = Patience::of(&self.settings.lanes[lane.index()], lane, slot.heavy);
         if patience.wait.is_zero() || patience.room == 0 {
-            return Err(Refused(self.fits(&slot, now).err().unwrap_or(self.shortage()), None));
+            return Err(Refused(self.fits(&slot, now).err().unwrap_or(self.shortage()), After::Book));
         }
-        if !self.lanes[lane.index()].has_room(patience, slot.heavy, slot.kind_turn) {
-            return Err(Refused(self.full(lane), None));
+        if !self.lanes[lane.index()].has_room(patience, (slot.heavy, slot.kind_turn), slot.coming) {
+            return Err(Refused(self.full(lane), After::Book));
         }
         self.may_start(now, &slot)?;
         self.clients.wait(lane, slot.client);
@@ -159,7 +205,7 @@ impl Scheduler {
         if slot.kind != Kind::Watch {
             return Ok(());
         }
-        self.watches.may_start(slot.lane, now).map_err(|(reason, wait)| Refused(reason, wait))
+        Ok(self.watches.may_start(slot.lane, now)?)
     }
 
     /// Why nobody more may wait: of the low lanes it is overload, not a queue that is too short.
@@ -167,6 +213,14 @@ impl Scheduler {
         match self.settings.lanes[lane.index()].queue_limit {
             0 => self.shortage(),
             _ => Reason::QueueFull,
+        }
+    }
+
+    /// Why a lane is closed.
+    fn closed(&self) -> Reason {
+        match self.recovery.state() {
+            State::Red => Reason::OverloadLevel,
+            _ => Reason::UpstreamUnavailable,
         }
     }
 
@@ -179,23 +233,27 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn refuse(
-        &mut self,
-        now: Instant,
-        lane: Lane,
-        flow: u64,
-        reason: Reason,
-        wait: Option<Duration>,
-    ) -> Refusal {
+    pub(super) fn refuse(&mut self, now: Instant, slot: &Slot, reason: Reason, after: After) -> Refusal {
         if reason == Reason::OverloadLevel {
             self.short_of_seats = Some(now);
         }
-        let state = &mut self.lanes[lane.index()];
-        state.shed[reason.index()] += 1;
-        let retry_after_seconds = match wait {
-            Some(wait) => Retry::refused_for(wait, &mut self.random),
-            None => state.retry.refused(flow, &mut self.random),
+        let told = match slot.coming {
+            _ if !self.recovery.is_open(slot.lane, &self.limit, now) => Told::Closed,
+            Coming::Early(_) => Told::Again,
+            Coming::Stranger => Told::New,
+            Coming::Kept => Told::InVain,
         };
+        let lane = &mut self.lanes[slot.lane.index()];
+        lane.shed[reason.index()] += 1;
+        let retry_after_seconds = match after {
+            After::Rate(wait) => Retry::refused_for(wait, &mut self.random),
+            After::Turn(wait) => Retry::refused_until(wait, &mut self.random),
+            After::Book => lane.retry.refused(slot.heavy, told, &mut self.random),
+        };
+        if is_watched(slot) {
+            let after = Duration::from_secs(retry_after_seconds.into());
+            self.returns.told(now, (slot.flow, slot.key.exact), after);
+        }
         Refusal::now(reason, retry_after_seconds)
     }
 
@@ -242,5 +300,15 @@ impl Scheduler {
         // At least the floor: a lone operator keeps the lane's eight seats while everything else is cut.
         let cap = (share.ceiling * self.settings.client_percent).div_ceil(100).max(share.floor);
         client.seats + slot.seats.0 > cap
+    }
+}
+
+/// Whether its client's appointments are kept. Leases, controllers and people are told a second or two, and never wait
+/// longer than that for having come early.
+fn is_watched(slot: &Slot) -> bool {
+    match slot.lane {
+        Lane::BreakGlass | Lane::NodeHealth | Lane::ControlPlane | Lane::Operators => false,
+        Lane::Platform => slot.heavy,
+        Lane::Workload | Lane::Unknown | Lane::Telemetry => slot.account == Account::Limited,
     }
 }

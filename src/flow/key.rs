@@ -73,6 +73,8 @@ impl Reach {
 pub struct Key {
     /// Everything that changes the cost.
     pub(super) exact: u64,
+    /// The resource alone, whatever is done to it.
+    pub(super) resource: u64,
     /// Resource, verb and scope only. A watch with initial events belongs to the family of its LIST.
     pub(super) family: u64,
     pub(super) shape: Shape,
@@ -125,7 +127,15 @@ impl Key {
             1
         };
         let reach = reach(request, scope);
-        Self { exact: exact.finish(), family: family.finish(), shape, reach, prior, unpaged }
+        Self {
+            exact: exact.finish(),
+            family: family.finish(),
+            resource: resource.finish(),
+            shape,
+            reach,
+            prior,
+            unpaged,
+        }
     }
 }
 
@@ -133,6 +143,11 @@ impl Key {
     /// A LIST, or its like, over the whole cluster.
     pub(super) fn is_cluster_list(&self) -> bool {
         self.shape == Shape::ClusterList
+    }
+
+    /// It reads what the watch cache may hold.
+    pub(super) fn is_read(&self) -> bool {
+        !matches!(self.shape, Shape::Write | Shape::Untimed)
     }
 
     /// A LIST, or its like, of more than one object.

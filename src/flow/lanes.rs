@@ -6,7 +6,8 @@
 //!
 //! Heavy requests have a waiting room in every lane, also where light ones are refused at once. Without one, telemetry
 //! is a loss system with a single server: at an offered load of one it uses half of its budget, and more use costs more
-//! attempts for each success (Erlang's B formula). Eight places bring it to nine tenths at the same load.
+//! attempts for each success (Erlang's B formula). Places for a few bring it to nine tenths at
+//! the same load.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::decision::{Kind, Reason};
 use super::queue::FairQueues;
 use super::rate::Rates;
 use super::retry::Retry;
+use super::returns::Coming;
 use super::tickets::{Chain, Ends, NIL, Tickets};
 use crate::policy::{Lane, LaneSettings};
 use crate::units::Instant;
@@ -22,9 +24,12 @@ use crate::units::Instant;
 /// far below the patience of any LIST (client-go's informers have none, kubectl's is its user's).
 const HEAVY_WAIT: Duration = Duration::from_secs(4);
 /// Places for heavy requests that every lane has at least.
-const HEAVY_ROOM: u32 = 8;
+const HEAVY_ROOM: u32 = 16;
 /// One kind of call takes at most this part of a lane's places for heavy requests.
 const ROOM_OF_ONE_KIND: u32 = 2;
+/// Who has no appointment takes at most this part of the places of its kind: whoever was just served would else come
+/// back at once and take the place of one that waited as it was told.
+const ROOM_OF_STRANGERS: u32 = 4;
 /// What part of a lane's queue heavy requests may fill.
 const HEAVY_PART: u32 = 4;
 
@@ -68,7 +73,7 @@ impl LaneState {
             light: FairQueues::default(),
             heavy: FairQueues::default(),
             rates: settings.identity_rate.map(|rate| Rates::new(rate, now)),
-            retry: Retry::new(lane, now),
+            retry: Retry::new(lane),
             admitted: 0,
             shed: [0; Reason::COUNT],
             watches: 0,
@@ -81,10 +86,11 @@ impl LaneState {
     }
 
     /// Whether one more of this weight and kind of call may wait.
-    pub(super) fn has_room(&self, patience: Patience, heavy: bool, turn: u8) -> bool {
+    pub(super) fn has_room(&self, patience: Patience, (heavy, kind): (bool, u8), coming: Coming) -> bool {
         let waiting = self.waiting[usize::from(heavy)].len;
-        let kind_full = heavy && self.heavy.waiting_of(turn) >= patience.room / ROOM_OF_ONE_KIND;
-        waiting < patience.room && !kind_full
+        let room = patience.room / ROOM_OF_ONE_KIND;
+        let room = if coming == Coming::Kept { room } else { (room / ROOM_OF_STRANGERS).max(1) };
+        waiting < patience.room && !(heavy && self.heavy.waiting_of(kind) >= room)
     }
 
     pub(super) fn queues(&self, heavy: bool) -> &FairQueues {

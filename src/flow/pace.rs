@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::units::Instant;
+use crate::units::{Instant, Seats};
 
 /// The longest pause that lies ahead at any moment: whatever ran, and however long, somebody goes after this.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -19,16 +19,23 @@ const DUTY_MIN: f64 = 0.05;
 /// Apiserver time for each byte that a watch delivers, in nanoseconds (10 ms a megabyte: facts on serialisation).
 const NANOS_PER_BYTE: u64 = 10;
 
+/// How long a heavy request is taken to run, and on how many seats, before one did: a LIST of 5,000 pods.
+const FIRST: (f64, f64) = (0.4, 10.0);
+/// Weight of the latest in both means.
+const FRESH: f64 = 1.0 / 16.0;
+
 /// The pauses between heavy requests.
 #[derive(Debug)]
 pub(super) struct Pace {
     duty: f64,
     opens: Instant,
+    /// Mean time in seconds that heavy requests ran, and mean seats.
+    mean: (f64, f64),
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { duty: 1.0, opens: Instant::ORIGIN }
+        Self { duty: 1.0, opens: Instant::ORIGIN, mean: FIRST }
     }
 
     /// The part of the time during which heavy requests may run, in (0, 1].
@@ -38,6 +45,10 @@ impl Pace {
         if !self.is_paced() {
             self.opens = Instant::ORIGIN;
         }
+    }
+
+    pub(super) fn duty(&self) -> f64 {
+        self.duty
     }
 
     /// Whether heavy requests run one at a time.
@@ -54,8 +65,17 @@ impl Pace {
         self.opens
     }
 
-    /// A heavy request ended that ran for `time`.
-    pub(super) fn ran(&mut self, now: Instant, time: Duration) {
+    /// How many heavy requests a second `share` seats can serve.
+    pub(super) fn rate(&self, share: Seats) -> f64 {
+        let (seconds, seats) = self.mean;
+        let side_by_side = if self.is_paced() { 1.0 } else { (f64::from(share.0) / seats).max(1.0) };
+        side_by_side * self.duty / seconds.max(0.001)
+    }
+
+    /// A heavy request ended that ran for `time` on `seats`.
+    pub(super) fn ran(&mut self, now: Instant, time: Duration, seats: Seats) {
+        self.mean.0 += (time.min(PAUSE_MAX).as_secs_f64() - self.mean.0) * FRESH;
+        self.mean.1 += (f64::from(seats.0) - self.mean.1) * FRESH;
         self.pause(now, time.min(PAUSE_MAX).mul_f64(1.0 / self.duty - 1.0));
     }
 
@@ -76,6 +96,8 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const SEATS: Seats = Seats(10);
+
     fn at(millis: u64) -> Instant {
         Instant::ORIGIN + Duration::from_millis(millis)
     }
@@ -84,21 +106,21 @@ mod tests {
     fn a_quarter_of_the_time_means_three_times_the_run_as_pause() {
         let mut pace = Pace::new();
         pace.set_duty(0.25);
-        pace.ran(at(1_000), Duration::from_millis(400));
+        pace.ran(at(1_000), Duration::from_millis(400), SEATS);
         assert!(!pace.is_open(at(2_199)) && pace.is_open(at(2_200)));
         // What was quick pauses briefly.
-        pace.ran(at(3_000), Duration::from_millis(4));
+        pace.ran(at(3_000), Duration::from_millis(4), SEATS);
         assert!(pace.is_open(at(3_012)));
     }
 
     #[test]
     fn a_full_duty_never_pauses_and_ends_the_pause_that_lasts() {
         let mut pace = Pace::new();
-        pace.ran(at(1_000), Duration::from_secs(9));
+        pace.ran(at(1_000), Duration::from_secs(9), SEATS);
         pace.delivered(at(1_000), 100_000_000);
         assert!(pace.is_open(at(1_000)));
         pace.set_duty(0.5);
-        pace.ran(at(1_000), Duration::from_secs(2));
+        pace.ran(at(1_000), Duration::from_secs(2), SEATS);
         assert!(!pace.is_open(at(2_000)));
         pace.set_duty(1.0);
         assert!(pace.is_open(at(2_000)));
@@ -109,7 +131,7 @@ mod tests {
         let mut pace = Pace::new();
         for duty in [0.0, -1.0, f64::MIN_POSITIVE] {
             pace.set_duty(duty);
-            (0..10).for_each(|_| pace.ran(at(1_000), Duration::from_secs(600)));
+            (0..10).for_each(|_| pace.ran(at(1_000), Duration::from_secs(600), SEATS));
             assert_eq!(pace.opens(), at(6_000));
         }
         pace.set_duty(f64::NAN);
@@ -122,5 +144,16 @@ mod tests {
         pace.set_duty(0.5);
         pace.delivered(at(0), 10_000_000);
         assert_eq!(pace.opens(), at(200), "100 ms of work at half of the time");
+    }
+
+    #[test]
+    fn the_rate_follows_what_ran() {
+        let mut pace = Pace::new();
+        assert!((pace.rate(Seats(5)) - 2.5).abs() < 0.01, "one at a time, 0.4 s each");
+        assert!((pace.rate(Seats(40)) - 10.0).abs() < 0.01, "four side by side");
+        (0..200).for_each(|_| pace.ran(at(0), Duration::from_millis(200), SEATS));
+        assert!((pace.rate(Seats(5)) - 5.0).abs() < 0.1);
+        pace.set_duty(0.5);
+        assert!((pace.rate(Seats(40)) - 2.5).abs() < 0.1, "paced: one at a time, half of the time");
     }
 }

@@ -3,7 +3,10 @@
 //! Normal → Brown (the limit is being cut) → Red (the brake: the probe says that the process hardly answers) and
 //! back; Cold while it is away, Ramp while it comes back. Ramp exists because a fresh apiserver has cold caches and
 //! everybody reconnects at once: lanes return in order, each when L has regrown to its step and calm has lasted.
-//! Operators return first, with the nodes' leases: whoever must repair the cluster must not wait for it.
+//! Operators return first, with the nodes' leases: whoever must repair the cluster must not wait for it. Then the nodes'
+//! and DNS's reads, controllers, workloads. Telemetry and strangers come last, and not before `/readyz` is good: until
+//! then kube-apiserver has not loaded its own FlowSchemas, and what it takes in falls into `catch-all` beside leases.
+//! While caches are cold a call takes twice its calm time and is well, so pressure counts half for half a minute.
 //! Left out here, for later: gates for single resources whose watch cache still initialises, cold baselines.
 
 use std::fmt;
@@ -65,6 +68,12 @@ const BRAKE_RELEASE: Duration = Duration::from_secs(5);
 const BROWN_RELEASE: Duration = Duration::from_secs(2);
 /// L when the apiserver is away or just back, as a share of the last L that was good.
 const COLD_SHARE: f64 = 0.1;
+/// How long caches are taken to be cold after the apiserver's return, and how much slower calls may be meanwhile.
+const COLD_CACHES: Duration = Duration::from_secs(30);
+const COLD_SLOWER: f64 = 2.0;
+/// Announcements of its own end, within a while, that are taken for it: one could be of a single handler.
+const CLOSING_MANY: u32 = 2;
+const CLOSING_WHILE: Duration = Duration::from_secs(5);
 /// Growth of L in the ramp: 15 % a second at four ticks a second.
 const RAMP_GROWTH: f64 = 0.15 / 4.0;
 /// When the ramp ends in any case: a server that never calms down is Brown, not coming back.
@@ -74,7 +83,8 @@ const RAMP_MAX: Duration = Duration::from_secs(60);
 fn returns(lane: Lane) -> (f64, Duration) {
     match lane {
         Lane::BreakGlass | Lane::NodeHealth | Lane::Operators => (0.0, Duration::ZERO),
-        Lane::ControlPlane | Lane::Platform => (0.25, Duration::from_secs(2)),
+        Lane::Platform => (0.0, Duration::from_secs(1)),
+        Lane::ControlPlane => (0.25, Duration::from_secs(2)),
         Lane::Workload => (0.5, Duration::from_secs(2)),
         Lane::Unknown | Lane::Telemetry => (0.8, Duration::from_secs(10)),
     }
@@ -92,6 +102,12 @@ pub(super) struct Recovery {
     lost_in_row: u32,
     /// L when all was last well.
     good_limit: f64,
+    /// It was away, and `/readyz` has not been good since.
+    is_unready: bool,
+    /// Its own announcements that it goes away: the first of a while, and how many.
+    closing: (Instant, u32),
+    /// It announced its end, and was not seen to be gone by anybody else: its return must be seen here, too.
+    is_announced: bool,
 }
 
 impl Recovery {
@@ -103,6 +119,9 @@ impl Recovery {
             unbraked_since: now,
             lost_in_row: 0,
             good_limit: limit.value(),
+            is_unready: false,
+            closing: (now, 0),
+            is_announced: false,
         }
     }
 
@@ -112,6 +131,9 @@ impl Recovery {
 
     /// Whether requests of this lane may enter at all.
     pub(super) fn is_open(&self, lane: Lane, limit: &Limit, now: Instant) -> bool {
+        if self.is_unready && lane >= Lane::Unknown {
+            return false;
+        }
         match self.state {
             State::Normal | State::Brown => true,
             State::Red => lane != Lane::Telemetry,
@@ -124,8 +146,36 @@ impl Recovery {
         }
     }
 
+    /// How long a state has lasted, if it is the present one.
+    pub(super) fn lasted(&self, state: State, now: Instant) -> Option<Duration> {
+        (self.state == state).then(|| now.since(self.entered))
+    }
+
+    /// Whether the apiserver is coming back: LISTs then take turns, however many seats there are.
+    pub(super) fn is_ramping(&self) -> bool {
+        self.state == State::Ramp
+    }
+
+    /// An answer said that the apiserver is shutting down.
+    pub(super) fn closing(&mut self, now: Instant, limit: &mut Limit) {
+        if matches!(self.state, State::Cold | State::Ramp) {
+            self.closing = (now, 0);
+            return;
+        }
+        if now.since(self.closing.0) > CLOSING_WHILE {
+            self.closing = (now, 0);
+        }
+        self.closing.1 += 1;
+        if self.closing.1 >= CLOSING_MANY {
+            self.upstream(now, false, limit);
+            (self.closing, self.is_announced) = ((now, 0), true);
+        }
+    }
+
     /// The upstream part reports that the apiserver went away or came back.
     pub(super) fn upstream(&mut self, now: Instant, is_up: bool, limit: &mut Limit) {
+        self.is_unready |= !is_up;
+        self.is_announced = false;
         let state = match (self.state, is_up) {
             (State::Cold, true) => State::Ramp,
             (State::Cold, false) | (_, true) => return,
@@ -140,13 +190,26 @@ impl Recovery {
     pub(super) fn tick(
         &mut self,
         now: Instant,
-        signal: Signal,
-        probe: Probe,
+        mut signal: Signal,
+        (probe, ready): (Probe, Option<bool>),
         limit: &mut Limit,
         (demand, random): (Demand, &mut Random),
     ) -> Step {
+        // Where nobody asks `/readyz`, a long ramp must do.
+        let is_back = self.state != State::Cold;
+        let is_ready = ready.unwrap_or(is_back && now.since(self.entered) >= RAMP_MAX);
+        if is_back && is_ready {
+            self.is_unready = false;
+        }
         if self.state == State::Cold {
+            let answers = matches!(probe, Probe::Answered(_)) && ready != Some(false);
+            if self.is_announced && answers && now.since(self.closing.0) > CLOSING_WHILE {
+                self.upstream(now, true, limit);
+            }
             return Step::Hold;
+        }
+        if self.lasted(State::Ramp, now).is_some_and(|since| since < COLD_CACHES) {
+            signal.pressure = (signal.pressure / COLD_SLOWER).max(1.0);
         }
         let brake = self.brake(probe, signal, now);
         let pressure = signal.pressure;

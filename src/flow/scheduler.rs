@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::clients::Clients;
+use super::cohort::Cohorts;
 use super::control::Control;
 use super::decision::{End, Kind, Level, Outcome, Ticket, Verdict};
 use super::diagnosis::Diagnosis;
@@ -18,9 +19,11 @@ use super::pressure::{Losses, Pressure};
 use super::random::Random;
 use super::recovery::Recovery;
 use super::remembered::Remembered;
+use super::returns::Returns;
 use super::seats::{Ledger, Need};
 use super::settings::Settings;
 use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
+use super::warming::Warming;
 use super::watches::Watches;
 use super::work::Work;
 use crate::policy::Lane;
@@ -62,6 +65,9 @@ pub struct Scheduler {
     pub(super) ledger: Ledger,
     pub(super) pace: Pace,
     pub(super) watches: Watches,
+    pub(super) returns: Returns,
+    /// When the last tick was.
+    pub(super) ticked: Instant,
     pub(super) lanes: [LaneState; Lane::COUNT],
     pub(super) clients: Clients,
     pub(super) tickets: Tickets,
@@ -79,6 +85,11 @@ pub struct Scheduler {
     /// Requests that wait, in all lanes.
     pub(super) waiting: u32,
     pub(super) verdicts: Vec<(Ticket, Verdict)>,
+    /// Running LISTs of telemetry, in the order they came, and those of them that must be reset now.
+    pub(super) expendable: Ends,
+    pub(super) resets: Vec<Ticket>,
+    pub(super) warming: Warming,
+    pub(super) cohorts: Cohorts,
     pub(super) losses: Losses,
     /// Who wanted seats and got none since the last tick.
     pub(super) demand: Demand,
@@ -105,6 +116,8 @@ impl Scheduler {
             ledger,
             pace: Pace::new(),
             watches: Watches::new(&settings.watches, now),
+            returns: Returns::new(),
+            ticked: now,
             lanes: Lane::ALL.map(|lane| LaneState::new(lane, &settings.lanes[lane.index()], now)),
             clients: Clients::new(),
             tickets: Tickets::new(settings.tickets),
@@ -119,6 +132,10 @@ impl Scheduler {
             bursting: [Ends::default(); 2],
             waiting: 0,
             verdicts: Vec::with_capacity(256),
+            expendable: Ends::default(),
+            resets: Vec::with_capacity(64),
+            warming: Warming::new(),
+            cohorts: Cohorts::new(now),
             losses: Losses::default(),
             demand: Demand::default(),
             cutting: false,
@@ -196,6 +213,7 @@ impl Scheduler {
         let has_answered = slot.phase != Phase::Waiting;
         if has_answered && slot.account == Account::Limited {
             self.losses.add(&outcome, slot.key.reach);
+            self.heed(now, index, outcome.end);
             if outcome.end == End::Success {
                 self.learn(now, index, &outcome);
             }
@@ -223,12 +241,7 @@ impl Scheduler {
     /// A refusal that was kept back has been told, or its client went away.
     pub fn released(&mut self, now: Instant) {
         let _ = self.no_earlier(now);
-    }
-
-    /// Moves the requests that must be reset now to the end of `into`. Each stays known until it is finished or
-    /// cancelled, which the caller does as it resets them.
-    pub fn take_resets(&mut self, into: &mut Vec<Ticket>) {
-        let _ = into;
+        self.returns.released();
     }
 
     /// Why the apiserver is slow, as far as can be told.
@@ -260,7 +273,10 @@ impl Scheduler {
         lane.admitted += 1;
         lane.begin(slot.kind);
         self.watches.begin(slot.lane, slot.flow, slot.kind);
-        lane.retry.admitted();
+        lane.retry.admitted(slot.heavy);
+        if slot.is_expendable() {
+            self.tickets.push_back(&mut self.expendable, index, Chain::Queue);
+        }
         self.tickets.push_back(&mut self.pending, index, Chain::Time);
     }
 
@@ -279,7 +295,7 @@ impl Scheduler {
                 self.clients.give_back(slot.lane, slot.client, seats);
                 let ran = now.since(slot.admitted);
                 if slot.heavy {
-                    self.pace.ran(now, ran);
+                    self.pace.ran(now, ran, seats);
                 }
                 if slot.charged > SeatSeconds::ZERO {
                     // A victim of congestion is not billed for it: time counts as it would have passed in calm.
@@ -287,7 +303,28 @@ impl Scheduler {
                     let queues = self.lanes[slot.lane.index()].queues_mut(slot.heavy);
                     queues.settle((slot.queue, slot.kind_turn), slot.charged, seats.held_for(held));
                 }
+                if self.tickets[index].is_expendable() {
+                    self.tickets.unlink(&mut self.expendable, index, Chain::Queue);
+                }
             }
+        }
+    }
+
+    /// What an end says about the apiserver's whereabouts and its caches.
+    fn heed(&mut self, now: Instant, index: u32, end: End) {
+        let slot = &self.tickets[index];
+        match end {
+            End::Warming { retry_after_seconds } if slot.key.is_read() => {
+                self.warming.closed(slot.key.resource, now, retry_after_seconds);
+            }
+            End::Success if slot.key.is_read() && !self.warming.is_empty() => {
+                self.warming.succeeded(slot.key.resource, now);
+            }
+            End::Closing => {
+                self.recovery.closing(now, &mut self.limit);
+                self.ledger.resize(self.limit.seats(), &self.settings.lanes, self.settings.heavy_percent);
+            }
+            _ => {}
         }
     }
 

@@ -76,6 +76,16 @@ impl Ledger {
         }
     }
 
+    /// Whether a lane has seats to spare: a fifth of its ceiling would still be free.
+    pub(super) fn has_spare(&self, lane: Lane, seats: Seats) -> bool {
+        5 * (self.used + seats.0) <= 4 * self.shares[lane.index()].ceiling
+    }
+
+    /// How many seats heavy requests may fill when this lane asks.
+    pub(super) fn heavy_share(&self, lane: Lane) -> Seats {
+        Seats(self.shares[lane.index()].heavy)
+    }
+
     /// Recomputes the shares for the limit `seats`; what is in use stays.
     pub(super) fn resize(&mut self, seats: Seats, lanes: &[LaneSettings; Lane::COUNT], heavy_percent: u32) {
         for (share, lane) in self.shares.iter_mut().zip(lanes) {

@@ -27,6 +27,16 @@ pub struct Snapshot {
     pub baselines: u32,
     /// Requests, watches and sessions known, in all lanes.
     pub tickets: u32,
+    /// Estimated bytes of large answers in flight.
+    pub response_bytes: u64,
+    /// The part of the time during which heavy requests may run: below 1, pauses follow them.
+    pub heavy_duty: f64,
+    /// Refused clients that came back before they were told to, so far.
+    pub early_returns: u64,
+    /// Refusals that are kept back at this moment.
+    pub held: u32,
+    /// Requests refused because their client came early again and again, so far.
+    pub penalised: u64,
     /// The lanes, indexed by [`Lane::index`].
     pub lanes: [LaneSnapshot; Lane::COUNT],
 }
@@ -101,6 +111,11 @@ impl Scheduler {
             exempt: self.exempt,
             baselines: self.estimates.baselines(),
             tickets: self.tickets.known(),
+            response_bytes: self.ledger.memory.in_flight(),
+            heavy_duty: self.pace.duty(),
+            early_returns: self.returns.early,
+            held: self.returns.held(),
+            penalised: self.returns.penalised,
             lanes,
         }
     }

@@ -9,11 +9,12 @@ use super::limit::{Demand, Step};
 use super::pressure::{Inputs, LEARN, Signal};
 use super::probes::Probes;
 use super::recovery::State;
+use super::retry::After;
 use super::scheduler::Scheduler;
 use super::settings::Settings;
 use super::tickets::{Chain, NIL};
 use crate::policy::Lane;
-use crate::units::Instant;
+use crate::units::{Instant, Seats};
 
 /// How often [`Scheduler::tick`] wants to be called: four decisions a second detect a storm within one, and gather
 /// five samples a key from 20 requests a second. (Gradient2 decides once a second, Envoy every 100 ms: slow, noisy.)
@@ -21,6 +22,9 @@ pub const TICK: Duration = Duration::from_millis(250);
 /// A watch whose first burst nobody ended gives its seats back after this long. One that begins with changes sends
 /// them from memory; one that begins with all objects may take as long as kube-apiserver gives a LIST.
 const BURST_MAX: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(60)];
+/// While the apiserver comes back, LISTs run one at a time and this part of the time: its caches fill beside them, and
+/// everybody who was connected wants one.
+const RAMP_DUTY: f64 = 0.7;
 /// Nothing is learnt as calm for this long after somebody was short of seats: two periods of `Retry-After`.
 const LEARN_AFTER: Duration = Duration::from_secs(4);
 /// Requests without an answer that one tick looks at; beyond them the picture is clear.
@@ -44,15 +48,31 @@ impl Scheduler {
         let used = self.ledger.used();
         let demand = Demand { peak, light_peak, used, ..std::mem::take(&mut self.demand) };
         let law = (demand, &mut self.random);
-        let step = self.recovery.tick(now, signal, probes.livez, &mut self.limit, law);
+        let step = self.recovery.tick(now, signal, (probes.livez, probes.ready), &mut self.limit, law);
         self.test_controllability(signal, demand);
-        self.pace.set_duty(self.limit.heavy_duty());
+        let duty = if self.recovery.is_ramping() { RAMP_DUTY } else { 1.0 };
+        self.pace.set_duty(self.limit.heavy_duty().min(duty));
+        self.cancel_the_worst(now);
+        self.warming.tick(now);
+        self.cohorts.tick(now);
         self.cutting = step == Step::Cut;
         self.resize();
-        for lane in &mut self.lanes {
-            lane.retry.tick(now);
-        }
+        self.tick_retries(now);
         self.wake(now);
+    }
+
+    /// Each lane's book learns how fast it admits, and how fast it could: heavy requests at what their budget and pace
+    /// allow, less what the lanes above take of it.
+    fn tick_retries(&mut self, now: Instant) {
+        let passed = now.since(std::mem::replace(&mut self.ticked, now));
+        let mut above = 0.0;
+        for (lane, state) in Lane::ALL.into_iter().zip(&mut self.lanes) {
+            let could = self.pace.rate(self.ledger.heavy_share(lane));
+            if self.ledger.heavy() == Seats::ZERO && !state.has_heavy() && self.pace.is_open(now) {
+                state.retry.idles();
+            }
+            above += state.retry.tick(passed, (could - above).max(0.0));
+        }
     }
 
     /// The upstream part reports that the apiserver went away (no connection, not ready) or came back.
@@ -108,9 +128,10 @@ impl Scheduler {
                 if deadline > now {
                     break;
                 }
-                let (ticket, flow) = (self.tickets.ticket(index), self.tickets[index].flow);
+                let (ticket, slot) = (self.tickets.ticket(index), self.tickets[index].clone());
                 self.forget(now, index);
-                let refusal = self.refuse(now, lane, flow, Reason::QueueTimeout, None);
+                // It has waited already: nothing is gained by keeping its refusal back.
+                let refusal = self.refuse(now, &slot, Reason::QueueTimeout, After::Book);
                 self.verdicts.push((ticket, Verdict::Shed(refusal)));
                 self.short_of_seats = Some(now);
             }

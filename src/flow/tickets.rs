@@ -9,6 +9,7 @@
 use super::decision::{Kind, Ticket};
 use super::key::Key;
 use super::levels::LevelNumber;
+use super::returns::Coming;
 use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
 
@@ -72,8 +73,12 @@ pub(super) struct Slot {
     /// Seats that it holds or waits for.
     pub(super) seats: Seats,
     pub(super) heavy: bool,
+    /// It is to be reset.
+    pub(super) is_reset: bool,
     /// Bytes of a large answer that it may be sending; 0 for all others.
     pub(super) bytes: u64,
+    /// How its client came: before it was told to, as it was told, or without an appointment.
+    pub(super) coming: Coming,
     /// Its queue inside the lane, and the work it was charged there; zero work means that it never waited.
     pub(super) queue: u8,
     /// Whose turns it takes among the kinds of heavy calls.
@@ -247,7 +252,9 @@ impl Slot {
             flow: arrival.flow,
             seats: Seats::ONE,
             heavy: false,
+            is_reset: false,
             bytes: 0,
+            coming: Coming::Stranger,
             queue: 0,
             kind_turn: 0,
             charged: SeatSeconds::ZERO,

@@ -66,8 +66,12 @@ enum Burst {
     UntilPause,
     /// The bookmark after the initial events.
     UntilMark(Search),
-    Over,
+    /// Over; what was delivered since and not told yet, in bytes.
+    Over(u64),
 }
+
+/// What a watch delivers after its burst is told in pieces of this size: one seat's worth of bytes.
+const DELIVERY: u64 = 100_000;
 
 /// Why an answer breaks off.
 #[derive(Debug)]
@@ -80,24 +84,34 @@ impl Watching {
         Self { burst, drained }
     }
 
-    /// Whether the first burst ends with this frame.
-    fn ends_burst(&mut self, frame: &[u8]) -> bool {
-        let Burst::UntilMark(search) = &mut self.burst else { return false };
-        let ends = search.found_in(frame);
-        if ends {
-            self.burst = Burst::Over;
+    /// What the scheduler should know when this frame has passed.
+    fn passed(&mut self, frame: &[u8]) -> Option<News> {
+        match &mut self.burst {
+            Burst::UntilPause => None,
+            Burst::UntilMark(search) => search.found_in(frame).then(|| self.burst_is_over()),
+            Burst::Over(delivered) => {
+                *delivered += frame.len() as u64;
+                (*delivered >= DELIVERY).then(|| News::Delivered(std::mem::take(delivered)))
+            }
         }
-        ends
     }
 
-    /// Whether the first burst ends because nothing more is ready.
-    fn ends_by_pause(&mut self) -> bool {
-        let ends = matches!(self.burst, Burst::UntilPause);
-        if ends {
-            self.burst = Burst::Over;
-        }
-        ends
+    /// What the scheduler should know when nothing more is ready.
+    fn paused(&mut self) -> Option<News> {
+        matches!(self.burst, Burst::UntilPause).then(|| self.burst_is_over())
     }
+
+    fn burst_is_over(&mut self) -> News {
+        self.burst = Burst::Over(0);
+        News::BurstDone
+    }
+}
+
+/// What a watch has to tell.
+enum News {
+    BurstDone,
+    /// So many bytes more.
+    Delivered(u64),
 }
 
 impl Body {
@@ -172,9 +186,8 @@ impl Flowing {
                 self.finished();
             }
             Poll::Pending => {
-                if self.watch.as_mut().is_some_and(Watching::ends_by_pause) {
-                    self.burst_done();
-                }
+                let news = self.watch.as_mut().and_then(Watching::paused);
+                self.tell(news);
             }
         }
         polled
@@ -194,14 +207,17 @@ impl Flowing {
     fn passed(&mut self, frame: &Frame<Bytes>) {
         let Some(data) = frame.data_ref() else { return };
         self.bytes += data.len() as u64;
-        if self.watch.as_mut().is_some_and(|watch| watch.ends_burst(data)) {
-            self.burst_done();
-        }
+        let news = self.watch.as_mut().and_then(|watch| watch.passed(data));
+        self.tell(news);
     }
 
-    fn burst_done(&self) {
+    fn tell(&self, news: Option<News>) {
+        let Some(news) = news else { return };
         if let Some(turn) = &*self.turn.lock() {
-            turn.burst_done();
+            match news {
+                News::BurstDone => turn.burst_done(),
+                News::Delivered(bytes) => turn.delivered(bytes),
+            }
         }
     }
 }

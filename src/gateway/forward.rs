@@ -73,7 +73,9 @@ impl Path {
                 self.answer(exchange, response, turn, understood, client_upgrade).await
             }
             Err(error) => {
-                turn.finish(meaning_of_failure(&error), 0, Level::default());
+                let end = meaning_of_failure(&error);
+                self.shared.metrics.upstream_ended(end);
+                turn.finish(end, 0, Level::default());
                 exchange.answerer = Answerer::Failed(match error.kind {
                     upstream::Kind::FirstByteTimeout => Reason::Deadline,
                     upstream::Kind::BadRequest | upstream::Kind::RequestBody => Reason::Malformed,
@@ -95,11 +97,11 @@ impl Path {
     ) -> Response<Body> {
         let (mut parts, mut body) = response.into_parts();
         let level = meaning::level(&parts.headers);
-        let meaning = meaning::of_head(&parts, level);
-        let (ahead, end) = match meaning {
+        let (ahead, end) = match meaning::of_head(&parts, level) {
             Meaning::Is(end) => (VecDeque::new(), end),
             Meaning::InBody => look_into(&parts, &mut body).await,
         };
+        self.shared.metrics.upstream_ended(end);
         let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         headers::clean_response(&mut parts.headers, switched);
         parts.headers.entry(AUDIT_ID).or_insert_with(|| exchange.audit_id.clone());

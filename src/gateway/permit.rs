@@ -61,6 +61,13 @@ impl Permit {
         }
     }
 
+    /// A watch has delivered so many bytes more, after its first burst.
+    pub fn delivered(&self, bytes: u64) {
+        if let Some(ticket) = self.ticket {
+            self.gate.with(|scheduler| scheduler.delivered(clock::now(), ticket, bytes));
+        }
+    }
+
     /// The answer is complete.
     pub fn finish(mut self, end: End, bytes: u64, level: Level) {
         if let Some(ticket) = self.ticket.take() {

@@ -122,6 +122,14 @@ impl Turn {
         }
     }
 
+    /// A watch has delivered so many bytes more, after its first burst.
+    pub(super) fn delivered(&self, bytes: u64) {
+        match self {
+            Self::Permit(permit) => permit.delivered(bytes),
+            Self::Reserved(_) => {}
+        }
+    }
+
     /// The answer is complete.
     pub(super) fn finish(self, end: End, bytes: u64, level: Level) {
         match self {

@@ -13,7 +13,7 @@ use prometheus::{
 
 use super::overload::{GateGauges, Overload, raise};
 use super::{Answered, Answerer};
-use crate::flow::{Diagnosis, Reason, Snapshot};
+use crate::flow::{Diagnosis, End, Reason, Snapshot};
 use crate::policy::Lane;
 use crate::request::Verb;
 
@@ -49,6 +49,9 @@ const VERB_LABELS: [&str; 11] = [
     "CONNECT",
     "OTHER",
 ];
+
+/// What an answer that is none can mean, in the order of [`Metrics::upstream_ended`].
+const FAILURES: [&str; 6] = ["dropped", "timed_out", "congested", "warming", "lagging", "closing"];
 
 /// State of the connections towards kube-apiserver, read at a scrape.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,6 +89,7 @@ pub struct Metrics {
     upstream_duration: Histogram,
     overhead: Histogram,
     shed: IntCounterVec,
+    failures: [IntCounter; FAILURES.len()],
     gauges: Gauges,
     overload: Overload,
     breakglass_requests: IntCounterVec,
@@ -145,6 +149,14 @@ impl Metrics {
                 &OVERHEAD_BUCKETS,
             )?,
             shed: register.counters("shed_total", "refused, by why", &["lane", "reason"])?,
+            failures: {
+                let failures = register.counters(
+                    "upstream_failures_total",
+                    "answers of the apiserver that say that it does not cope, by what they mean",
+                    &["meaning"],
+                )?;
+                FAILURES.map(|meaning| failures.with_label_values(&[meaning]))
+            },
             gauges: Gauges::register(&register)?,
             overload: Overload::register(&register)?,
             breakglass_requests: register.counters(
@@ -183,6 +195,20 @@ impl Metrics {
     /// Counts our own part of a request that is about to be forwarded.
     pub fn overhead(&self, own: Duration) {
         self.overhead.observe(own.as_secs_f64());
+    }
+
+    /// Counts what an answer, or its lack, said about the apiserver.
+    pub fn upstream_ended(&self, end: End) {
+        let place = match end {
+            End::Success | End::Ignored => return,
+            End::Dropped => 0,
+            End::TimedOut => 1,
+            End::Congested => 2,
+            End::Warming { .. } => 3,
+            End::Lagging => 4,
+            End::Closing => 5,
+        };
+        self.failures[place].inc();
     }
 
     /// Sets how many client connections a listener has open.

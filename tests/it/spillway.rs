@@ -185,6 +185,11 @@ impl Spillway {
         format!("the end of spillway's log:\n{}", tail(&self.front().process.log))
     }
 
+    /// All of its log.
+    pub(crate) fn whole_log(&self) -> String {
+        std::fs::read_to_string(&self.front().process.log).unwrap_or_default()
+    }
+
     fn front(&self) -> MutexGuard<'_, Front> {
         self.front.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

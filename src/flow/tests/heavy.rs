@@ -50,11 +50,11 @@ fn while_paced_heavy_requests_run_one_at_a_time_however_many_seats_there_are() {
 fn another_kind_of_call_does_not_queue_behind_a_flood_of_one() {
     let mut scheduler = scheduler(10);
     let running = scheduler.arrive(at(0), &list(Lane::Platform, 0, "pods")).admitted();
-    // As many of the flood as may wait, from as many nodes.
+    // As many of the flood as may wait without an appointment, from as many nodes.
     let flood = (1..500).take_while(|&node| {
         matches!(scheduler.arrive(at(0), &list(Lane::Platform, node, "pods")), Decision::Wait(_))
     });
-    assert_eq!(flood.count(), 62, "half of the places, so that others find one");
+    assert_eq!(flood.count(), 15, "a quarter of half of the places: the others are told when to return");
     let other = scheduler.arrive(at(1), &list(Lane::Platform, 1, "services")).waits();
     scheduler.finish(at(2), running, DONE);
     let [(next, Verdict::Admit)] = verdicts(&mut scheduler)[..] else { panic!("one goes") };

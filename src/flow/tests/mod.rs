@@ -2,6 +2,7 @@
 
 mod heavy;
 mod model;
+mod returns;
 mod rules;
 mod scenarios;
 mod world;

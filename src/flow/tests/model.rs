@@ -21,6 +21,7 @@ enum Step {
     Tick(Probe),
     Upstream(bool),
     Wait { lane: usize, millis: u64 },
+    Released,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -43,8 +44,12 @@ fn step() -> impl Strategy<Value = Step> {
         2 => probe.prop_map(Step::Tick),
         1 => prop::bool::weighted(0.8).prop_map(Step::Upstream),
         1 => (0..Lane::COUNT, 0..3000u64).prop_map(|(lane, millis)| Step::Wait { lane, millis }),
+        1 => Just(Step::Released),
     ]
 }
+
+/// No answer in these histories is larger.
+const LARGEST: u64 = 70_000 * 4096;
 
 const CALLS: usize = 6;
 
@@ -73,6 +78,8 @@ struct Run {
     now: Instant,
     tickets: Vec<(Ticket, Known)>,
     trace: String,
+    /// Refusals that the caller keeps back.
+    held: u32,
     /// The largest limit so far: what was admitted under it may still be in use.
     limit: Seats,
 }
@@ -86,9 +93,20 @@ impl Run {
         settings.exempt_requests = 4;
         settings.streams_per_lane = 3;
         settings.tickets = 96;
+        settings.hold.most = 3;
+        settings.watches.per_flow = 3;
+        settings.memory.response_bytes = 50_000_000;
         let scheduler = Scheduler::new(settings.clone(), seed, Instant::ORIGIN);
         let limit = settings.limit.start;
-        Self { scheduler, settings, now: Instant::ORIGIN, tickets: Vec::new(), trace: String::new(), limit }
+        Self {
+            scheduler,
+            settings,
+            now: Instant::ORIGIN,
+            tickets: Vec::new(),
+            trace: String::new(),
+            held: 0,
+            limit,
+        }
     }
 
     fn pick(&self, which: usize) -> Option<(usize, Ticket)> {
@@ -139,6 +157,12 @@ impl Run {
                 self.settings.lanes[lane].wait = Duration::from_millis(millis);
                 self.scheduler.reconfigure(now, self.settings.clone());
             }
+            Step::Released => {
+                if self.held > 0 {
+                    self.held -= 1;
+                    self.scheduler.released(now);
+                }
+            }
         }
         self.take_verdicts();
         self.check();
@@ -159,7 +183,11 @@ impl Run {
                 let until = self.now + Duration::from_secs(4);
                 self.tickets.push((ticket, Known::Waiting { until }));
             }
-            Decision::Shed(refusal) => assert!(refusal.retry_after_seconds >= 1),
+            Decision::Shed(refusal) => {
+                assert!(refusal.retry_after_seconds >= 1);
+                assert!(refusal.hold <= self.settings.hold.longest);
+                self.held += u32::from(!refusal.hold.is_zero());
+            }
         }
     }
 
@@ -189,6 +217,10 @@ impl Run {
         assert!(snapshot.tickets <= self.settings.tickets);
         let seats: u32 = snapshot.lanes[1..].iter().map(|lane| lane.seats.0).sum();
         assert_eq!(snapshot.used, Seats(seats));
+        assert_eq!(snapshot.held, self.held);
+        assert!(self.held <= self.settings.hold.most);
+        // One answer larger than the budget alone, or one of a person beyond it.
+        assert!(snapshot.response_bytes <= 2 * self.settings.memory.response_bytes + 2 * LARGEST);
         self.check_bounds(&snapshot);
         if let Some(wake) = self.scheduler.next_wake() {
             let late = |known: &Known| matches!(known, Known::Waiting { until } if *until <= self.now);

@@ -387,8 +387,14 @@ fn lanes_return_in_order_after_the_apiserver_was_away() {
     let mut opened = [None; Lane::COUNT];
     for tick in 0..200u64 {
         let now = at(1_000 + 250 * tick);
-        scheduler
-            .tick(now, &Probes { livez: Probe::Answered(Duration::from_millis(2)), ..Probes::default() });
+        scheduler.tick(
+            now,
+            &Probes {
+                livez: Probe::Answered(Duration::from_millis(2)),
+                ready: Some(true),
+                ..Probes::default()
+            },
+        );
         for (lane, is_open) in open(&scheduler, now).into_iter().enumerate() {
             if is_open && opened[lane].is_none() {
                 opened[lane] = Some(tick);
@@ -397,7 +403,8 @@ fn lanes_return_in_order_after_the_apiserver_was_away() {
     }
     let order = |lane: Lane| opened[lane.index()].unwrap();
     assert!(order(Lane::NodeHealth) == 0 && order(Lane::Operators) == 0);
-    assert!(order(Lane::Platform) >= 8 && order(Lane::Platform) <= order(Lane::Workload));
+    assert!(order(Lane::Platform) >= 4 && order(Lane::Platform) <= order(Lane::ControlPlane));
+    assert!(order(Lane::ControlPlane) <= order(Lane::Workload));
     assert!(order(Lane::Workload) < order(Lane::Telemetry), "{opened:?}");
     assert!(order(Lane::Telemetry) >= 40, "ten seconds of calm");
     assert_eq!(scheduler.snapshot(at(60_000)).state, State::Normal);

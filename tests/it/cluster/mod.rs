@@ -112,6 +112,8 @@ impl Cluster {
         cluster.start_etcd();
         cluster.start_apiserver();
         cluster.apply(BINDINGS);
+        // As an operator would: what spillway's own probes need.
+        cluster.apply(include_str!("../../../deploy/probe.yaml"));
         cluster.start_optional_parts();
         cluster
     }
@@ -135,6 +137,11 @@ impl Cluster {
     /// Where kube-apiserver itself listens.
     pub(crate) fn apiserver_addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.apiserver_port).into()
+    }
+
+    /// Where etcd listens for its clients, without TLS.
+    pub(crate) fn etcd_addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.etcd_port).into()
     }
 
     /// `https://127.0.0.1:PORT` of kube-apiserver itself.
@@ -178,10 +185,7 @@ impl Cluster {
     /// Starts kube-apiserver and waits until it is ready. Public because a test may [`Cluster::stop`] it and start it
     /// again: it keeps its port.
     pub(crate) fn start_apiserver(&self) {
-        let mut command = self.pinned("kube-apiserver");
-        command.args(self.apiserver_flags()).args(&self.options.apiserver_flags);
-        command.envs(self.options.apiserver_env.iter().map(|(k, v)| (k, v)));
-        self.keep("apiserver", command);
+        self.launch_apiserver();
         self.wait_listening("apiserver", self.apiserver_addr());
 
         let admin = self.admin_kubeconfig();
@@ -190,6 +194,14 @@ impl Cluster {
             let ready = self.kubectl(&admin, &["get", "--raw", "/readyz"]);
             if ready.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ready.stderr).into()) }
         });
+    }
+
+    /// Starts kube-apiserver and leaves it to itself.
+    pub(crate) fn launch_apiserver(&self) {
+        let mut command = self.pinned("kube-apiserver");
+        command.args(self.apiserver_flags()).args(&self.options.apiserver_flags);
+        command.envs(self.options.apiserver_env.iter().map(|(k, v)| (k, v)));
+        self.keep("apiserver", command);
     }
 
     fn start_etcd(&self) {

@@ -10,6 +10,7 @@ use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, RootCertStore,
+    client::Resumption,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
@@ -20,6 +21,8 @@ use crate::cluster::Credential;
 /// Windows of Go's HTTP/2 client: smaller ones would make a big LIST slower than agents make it.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 30;
+/// How kubectl patches objects whose kinds it knows.
+const PATCH: &str = "application/strategic-merge-patch+json";
 
 /// Who asks, and where.
 #[derive(Clone)]
@@ -28,6 +31,10 @@ pub(crate) struct Who {
     tls: Arc<ClientConfig>,
     /// The value of `Authorization`, for those without a certificate.
     bearer: Option<Arc<str>>,
+    /// The value of `User-Agent`.
+    agent: &'static str,
+    /// Whether large answers may come compressed.
+    gzip: bool,
 }
 
 /// One connection. Dropping it closes it, with everything on it.
@@ -84,11 +91,34 @@ impl Who {
             Credential::Token(_) | Credential::None => config.with_no_client_auth(),
         };
         tls.alpn_protocols = vec![b"h2".to_vec()];
+        // Agents, kubelets and kubectl are programs that start anew: none has a session of an earlier one.
+        tls.resumption = Resumption::disabled();
         let bearer = match credential {
             Credential::Token(token) => Some(format!("Bearer {token}").into()),
             _ => None,
         };
-        Self { address, tls: Arc::new(tls), bearer }
+        Self { address, tls: Arc::new(tls), bearer, agent: "storm/1", gzip: false }
+    }
+
+    /// The same, under another name.
+    #[allow(dead_code, reason = "two binaries share this module, and one of them does not need this")]
+    pub(crate) fn called(mut self, agent: &'static str) -> Self {
+        self.agent = agent;
+        self
+    }
+
+    /// The same, asking for compressed answers as every client written in Go does; whoever wants to read them must
+    /// ask for small ones.
+    #[allow(dead_code, reason = "two binaries share this module, and one of them does not need this")]
+    pub(crate) fn compressed(mut self) -> Self {
+        self.gzip = true;
+        self
+    }
+
+    /// The same place and name, with a token instead.
+    #[allow(dead_code, reason = "two binaries share this module, and one of them does not need this")]
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { bearer: Some(format!("Bearer {token}").into()), ..self.clone() }
     }
 
     /// A fresh connection.
@@ -112,6 +142,19 @@ impl Who {
 }
 
 impl Connection {
+    /// Another hand on the same connection, for requests at the same time. The first hand closes it for both.
+    #[allow(dead_code, reason = "two binaries share this module, and one of them does not need this")]
+    pub(crate) fn another(&self) -> Self {
+        let driver = tokio::spawn(std::future::ready(()));
+        Self { sender: self.sender.clone(), who: self.who.clone(), driver }
+    }
+
+    /// Whether no further request can be sent on it.
+    #[allow(dead_code, reason = "two binaries share this module, and one of them does not need this")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// The head of the answer; the caller reads the body.
     pub(crate) async fn open(
         &self,
@@ -119,16 +162,20 @@ impl Connection {
         path: &str,
         body: Option<String>,
     ) -> Result<Response<Incoming>, Failure> {
+        let content = if method == Method::PATCH { PATCH } else { "application/json" };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("https://{}{path}", self.who.address))
             .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, "storm/1");
+            .header(header::USER_AGENT, self.who.agent);
+        if self.who.gzip {
+            request = request.header(header::ACCEPT_ENCODING, "gzip");
+        }
         if let Some(bearer) = &self.who.bearer {
             request = request.header(header::AUTHORIZATION, &**bearer);
         }
         if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            request = request.header(header::CONTENT_TYPE, content);
         }
         let request = request.body(Full::from(body.unwrap_or_default())).map_err(broken)?;
         let mut sender = self.sender.clone();

@@ -31,6 +31,13 @@ impl Metrics {
         )
     }
 
+    /// All series but the buckets of histograms.
+    #[allow(dead_code, reason = "two binaries share this module, and one of them does not need this")]
+    pub(crate) fn scalars(&self) -> impl Iterator<Item = (&str, f64)> {
+        let all = self.0.iter().map(|(series, value)| (series.as_str(), *value));
+        all.filter(|(series, _)| !series.contains("_bucket{"))
+    }
+
     pub(crate) fn of(&self, series: &str) -> f64 {
         self.0.get(series).copied().unwrap_or(0.0)
     }
