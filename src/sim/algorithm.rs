@@ -9,7 +9,7 @@ use crate::units::Instant;
 /// Names of the algorithms that are not competitors: ours, and the control.
 pub const OWN_NAMES: &[&str] = &["spillway", "none"];
 
-/// Names of all algorithms: ours first, the control second, then the competitors, the oracle last.
+/// Names of all algorithms but the ablations: ours first, the control second, then the competitors, the oracle last.
 pub fn names() -> impl Iterator<Item = &'static str> {
     OWN_NAMES.iter().chain(super::baseline::NAMES).copied()
 }
@@ -21,7 +21,7 @@ pub fn by_name(name: &str, settings: &Settings, seed: u64) -> Option<Box<dyn Gua
     match name {
         "spillway" => Some(Box::new(super::spillway::Spillway::new(settings.clone(), seed))),
         "none" => Some(Box::new(Nobody)),
-        _ => super::baseline::by_name(name, seed),
+        _ => super::ablation::by_name(name, settings, seed).or_else(|| super::baseline::by_name(name, seed)),
     }
 }
 

@@ -7,6 +7,7 @@
 //! The model is a model: `docs/OVERLOAD.md` says what it was fitted to, and what it leaves out (network, TLS, several
 //! apiservers, the watch cache's own memory).
 
+pub mod ablation;
 pub mod algorithm;
 mod apiserver;
 pub mod baseline;
@@ -15,12 +16,14 @@ mod cast;
 mod chance;
 mod clients;
 mod costs;
+mod course;
 mod figures;
 pub mod guard;
 mod measure;
 pub mod outcome;
 mod plan;
 mod probing;
+pub mod report;
 mod run;
 pub mod scenario;
 mod sharing;
@@ -31,6 +34,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use course::Moment;
 pub use guard::{Answer, Call, Ended, Guard, Id, Truth};
 pub use measure::Second;
 pub use outcome::Outcome;

@@ -2,6 +2,7 @@
 
 use super::algorithm;
 use super::cast::{Cast, CastError};
+use super::course::{Moment, course};
 use super::figures::figures;
 use super::guard::Guard;
 use super::measure::Second;
@@ -18,6 +19,8 @@ pub struct Run {
     pub outcome: Outcome,
     /// Its seconds, for [`Run::judge_sheds`].
     pub seconds: Vec<Second>,
+    /// Its course, for plots.
+    pub course: Vec<Moment>,
 }
 
 /// Why a scenario cannot be played.
@@ -68,7 +71,8 @@ pub fn run_with(
         trace: format!("{:016x}", world.trace),
         metrics,
     };
-    Ok(Run { outcome, seconds: world.measure.seconds })
+    let course = course(&world.measure);
+    Ok(Run { outcome, seconds: world.measure.seconds, course })
 }
 
 /// A refusal was needed when harm came within this many seconds: an overload fills up before it hurts.

@@ -3,15 +3,16 @@
 //! The three that held a storm on the reference rig (one core, 5,000 pods, a LIST of all pods is 39 MB and 0.36 CPU-seconds)
 //! best, with the numbers found for it: they are right for that content and that server, and do not follow when either
 //! changes. `hand-haproxy-named`: whoever LISTs everything (their identities rewritten into one name) gets one such LIST a
-//! second, one at a time, and refusals are held for 3 s. `hand-haproxy-unnamed`: two such LISTs at a time, whoever asks.
+//! second, one at a time; others wait in line for 3 s and are refused then. `hand-haproxy-unnamed`: two such LISTs at a time, whoever asks.
 //! `hand-envoy-limits`: rate limits by class (one LIST of everything a second, other telemetry 50/s), operators apart.
 //! Operators, break-glass and controllers were excepted in all three. A LIST of everything is recognised as an expert
 //! would, by its path; here by an answer of more than 1 MB.
 
 use std::time::Duration;
 
+use super::line::Lines;
 use super::running::Running;
-use crate::flow::{Kind, Probes};
+use crate::flow::Probes;
 use crate::policy::Lane;
 use crate::sim::algorithm::PLAIN_RETRY_AFTER;
 use crate::sim::guard::{Answer, Call, Ended, Guard, Id};
@@ -26,27 +27,27 @@ pub(super) struct HandSettings {
     pub(super) big_at_once: Option<u32>,
     /// Other telemetry a second; none: no rate.
     pub(super) telemetry_per_second: Option<f64>,
-    /// How long a refusal is held.
-    pub(super) hold: Duration,
+    /// How long a big LIST waits for its turn before it is refused.
+    pub(super) wait: Duration,
 }
 
 pub(super) const HAPROXY_NAMED: HandSettings = HandSettings {
     big_per_second: Some(1.0),
     big_at_once: Some(1),
     telemetry_per_second: None,
-    hold: Duration::from_secs(3),
+    wait: Duration::from_secs(3),
 };
 pub(super) const HAPROXY_UNNAMED: HandSettings = HandSettings {
     big_per_second: None,
     big_at_once: Some(2),
     telemetry_per_second: None,
-    hold: Duration::from_secs(3),
+    wait: Duration::from_secs(3),
 };
 pub(super) const ENVOY_LIMITS: HandSettings = HandSettings {
     big_per_second: Some(1.0),
     big_at_once: None,
     telemetry_per_second: Some(50.0),
-    hold: Duration::ZERO,
+    wait: Duration::ZERO,
 };
 
 /// An answer of more bytes is that of a LIST of everything.
@@ -65,11 +66,21 @@ impl Bucket {
         Self { per_second, tokens: per_second.max(1.0), at: Instant::ORIGIN }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    fn refill(&mut self, now: Instant) {
         self.tokens += now.since(self.at).as_secs_f64() * self.per_second;
         self.tokens = self.tokens.min(self.per_second.max(1.0));
         self.at = now;
-        let has = self.tokens >= 1.0;
+    }
+
+    /// When there will be a token.
+    fn next(&self) -> Instant {
+        self.at + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / self.per_second)
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        // A millionth is the rounding of a wake-up's time.
+        let has = self.tokens >= 1.0 - 1e-6;
         if has {
             self.tokens -= 1.0;
         }
@@ -84,7 +95,12 @@ pub(super) struct Hand {
     big: Option<Bucket>,
     telemetry: Option<Bucket>,
     running: Running,
+    lines: Lines,
+    verdicts: Vec<(Id, Answer)>,
 }
+
+/// The line in which all big LISTs wait.
+const LINE: Lane = Lane::Telemetry;
 
 impl Hand {
     pub(super) fn new(settings: HandSettings) -> Self {
@@ -92,71 +108,97 @@ impl Hand {
             big: settings.big_per_second.map(Bucket::new),
             telemetry: settings.telemetry_per_second.map(Bucket::new),
             running: Running::new(1),
+            lines: Lines::default(),
+            verdicts: Vec::new(),
             settings,
         }
     }
 
-    fn passes(&mut self, now: Instant, call: &Call, big: bool) -> bool {
-        if !big {
-            let telemetry = self.telemetry.as_mut().filter(|_| call.lane >= Lane::Unknown);
-            return telemetry.is_none_or(|bucket| bucket.take(now));
+    fn is_full(&self) -> bool {
+        self.settings.big_at_once.is_some_and(|most| self.running.total() >= most)
+    }
+
+    fn begins(&mut self, now: Instant) -> bool {
+        !self.is_full() && self.big.as_mut().is_none_or(|bucket| bucket.take(now))
+    }
+
+    fn serve(&mut self, now: Instant) {
+        while let Some(late) = self.lines.take_late(now, LINE, self.settings.wait) {
+            self.verdicts.push((late.id, PLAIN_RETRY_AFTER));
         }
-        let full = self.settings.big_at_once.is_some_and(|most| self.running.total() >= most);
-        !full && self.big.as_mut().is_none_or(|bucket| bucket.take(now))
+        while self.lines.oldest(LINE).is_some() && self.begins(now) {
+            let Some(next) = self.lines.take_oldest(LINE) else { return };
+            self.running.start(now, next.id, &next.call, (0, 1));
+            self.verdicts.push((next.id, Answer::Admit));
+        }
+    }
+
+    fn big(&mut self, now: Instant, id: Id, call: &Call) -> Answer {
+        if self.lines.len(LINE) == 0 && self.begins(now) {
+            self.running.start(now, id, call, (0, 1));
+            return Answer::Admit;
+        }
+        if self.settings.wait.is_zero() {
+            return PLAIN_RETRY_AFTER;
+        }
+        self.lines.push(now, id, LINE, call);
+        Answer::Wait
     }
 }
 
 impl Guard for Hand {
     fn arrive(&mut self, now: Instant, id: Id, call: &Call) -> Answer {
         let excepted = call.exempt
-            || matches!(
-                call.lane,
-                Lane::BreakGlass | Lane::NodeHealth | Lane::ControlPlane | Lane::Operators
-            );
-        let big = call.list && call.kind != Kind::Streaming && call.truth.bytes > BIG_BYTES;
-        if excepted {
-            self.running.start_free(now, id, call);
-        } else if self.passes(now, call, big) {
-            match big {
-                true => self.running.start(now, id, call, (0, 1)),
-                false => self.running.start_free(now, id, call),
-            }
-        } else {
-            return match PLAIN_RETRY_AFTER {
-                Answer::Shed { retry_after_seconds, .. } => {
-                    Answer::Shed { retry_after_seconds, hold: self.settings.hold }
-                }
-                other => other,
-            };
+            || matches!(call.lane, Lane::BreakGlass | Lane::NodeHealth | Lane::ControlPlane | Lane::Operators);
+        if !excepted && call.list && call.truth.bytes > BIG_BYTES {
+            return self.big(now, id, call);
         }
+        let limited = self.telemetry.as_mut().filter(|_| !excepted && call.lane >= Lane::Unknown);
+        if limited.is_some_and(|bucket| !bucket.take(now)) {
+            return PLAIN_RETRY_AFTER;
+        }
+        self.running.start_free(now, id, call);
         Answer::Admit
     }
 
     fn first_byte(&mut self, _now: Instant, _id: Id, _level: u64) {}
 
-    fn burst_done(&mut self, _now: Instant, id: Id) {
+    fn burst_done(&mut self, now: Instant, id: Id) {
         self.running.burst_done(id);
+        self.serve(now);
     }
 
-    fn finish(&mut self, _now: Instant, id: Id, _ended: Ended) {
+    fn finish(&mut self, now: Instant, id: Id, _ended: Ended) {
         self.running.finish(id);
+        self.serve(now);
     }
 
-    fn cancel(&mut self, _now: Instant, id: Id) {
-        self.running.finish(id);
+    fn cancel(&mut self, now: Instant, id: Id) {
+        if !self.lines.leave(id) {
+            self.running.finish(id);
+        }
+        self.serve(now);
     }
 
-    fn tick(&mut self, _now: Instant, _probes: &Probes) {}
+    fn tick(&mut self, now: Instant, _probes: &Probes) {
+        self.serve(now);
+    }
 
     fn upstream_up(&mut self, _now: Instant, _up: bool) {}
 
     fn next_wake(&self) -> Option<Instant> {
-        None
+        let late = self.lines.first_late(LINE, self.settings.wait)?;
+        let token = self.big.as_ref().filter(|_| !self.is_full()).map(Bucket::next);
+        Some(token.map_or(late, |token| token.min(late)))
     }
 
-    fn wake(&mut self, _now: Instant) {}
+    fn wake(&mut self, now: Instant) {
+        self.serve(now);
+    }
 
-    fn verdicts(&mut self, _into: &mut Vec<(Id, Answer)>) {}
+    fn verdicts(&mut self, into: &mut Vec<(Id, Answer)>) {
+        into.append(&mut self.verdicts);
+    }
 }
 
 #[cfg(test)]
@@ -178,16 +220,19 @@ mod tests {
     fn the_named_culprit_gets_one_list_a_second_one_at_a_time_and_waits_for_its_refusal() {
         let mut hand = Hand::new(HAPROXY_NAMED);
         assert!(admits(&mut hand, 0, 1, &list(Lane::Telemetry)));
-        let refusal = hand.arrive(at(1_500), 2, &list(Lane::Platform));
-        assert_eq!(refusal, Answer::Shed { retry_after_seconds: 1, hold: Duration::from_secs(3) });
+        assert_eq!(hand.arrive(at(1_500), 2, &list(Lane::Platform)), Answer::Wait, "one is running");
+        assert_eq!(hand.arrive(at(1_501), 3, &list(Lane::Telemetry)), Answer::Wait);
         hand.finish(at(1_600), 1, ended(1_600));
-        assert!(admits(&mut hand, 1_600, 3, &list(Lane::Platform)));
-        hand.finish(at(1_700), 3, ended(100));
-        assert!(!admits(&mut hand, 1_700, 4, &list(Lane::Telemetry)), "not before a second is over");
-        assert!(
-            admits(&mut hand, 1_700, 5, &list(Lane::Operators))
-                && admits(&mut hand, 1_700, 6, &call(Lane::Telemetry, 1))
-        );
+        hand.finish(at(1_700), 2, ended(100));
+        assert_eq!(hand.next_wake(), Some(at(2_600)), "not before a second is over");
+        hand.wake(at(2_600));
+        assert_eq!(hand.arrive(at(2_601), 4, &list(Lane::Telemetry)), Answer::Wait);
+        hand.wake(at(5_601));
+        let mut verdicts = Vec::new();
+        hand.verdicts(&mut verdicts);
+        assert_eq!(verdicts, [(2, Answer::Admit), (3, Answer::Admit), (4, PLAIN_RETRY_AFTER)]);
+        assert!(admits(&mut hand, 6_000, 5, &list(Lane::Operators)));
+        assert!(admits(&mut hand, 6_000, 6, &call(Lane::Telemetry, 1)));
     }
 
     #[test]
@@ -196,7 +241,9 @@ mod tests {
         let admitted = (0..10).filter(|&id| admits(&mut hand, 0, id, &list(Lane::Workload))).count();
         assert_eq!(admitted, 2);
         hand.cancel(at(1), 0);
-        assert!(admits(&mut hand, 1, 10, &list(Lane::Telemetry)));
+        let mut verdicts = Vec::new();
+        hand.verdicts(&mut verdicts);
+        assert_eq!(verdicts, [(2, Answer::Admit)]);
     }
 
     #[test]

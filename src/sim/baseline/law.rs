@@ -37,7 +37,7 @@ pub(super) trait Law: std::fmt::Debug {
 
 /// Shares of the lanes in percent of the limit; they sum to 100. Leases and controllers are given what keeps a cluster
 /// alive, telemetry what the facts' own simulation gave it.
-pub(super) const PARTITIONS: [u32; Lane::COUNT] = [5, 25, 15, 15, 10, 15, 5, 10];
+pub(in crate::sim) const PARTITIONS: [u32; Lane::COUNT] = [5, 25, 15, 15, 10, 15, 5, 10];
 
 /// Forwards while fewer requests than the law's limit are in flight.
 #[derive(Debug)]

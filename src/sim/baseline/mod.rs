@@ -27,6 +27,7 @@ use envoy::{GRADIENT, Gradient, SUCCESS, SuccessRate};
 use fair::{FAIR, Fair, Width};
 use hand::{ENVOY_LIMITS, HAPROXY_NAMED, HAPROXY_UNNAMED, Hand};
 use law::Limiter;
+pub(super) use law::PARTITIONS;
 use netflix::{AIMD, Aimd, GRADIENT2, Gradient2, VEGAS, Vegas};
 use oracle::{ORACLE, Oracle};
 use pools::{FIXED, Pools, SHARES, TOTAL};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::line::{Lines, Waiter};
 use super::running::Running;
-use crate::flow::Probes;
+use crate::flow::{Kind, Probes};
 use crate::policy::Lane;
 use crate::sim::book::Book;
 use crate::sim::chance::Chance;
@@ -36,8 +36,10 @@ const STRETCH: f64 = 1.3;
 /// Bytes of answers in flight: these, and so many for each core.
 const BYTES: f64 = 80e6;
 const BYTES_PER_CORE: f64 = 40e6;
-/// Low lanes wait this long after the apiserver came back: its caches are cold.
+/// LISTs, and all of the low lanes, wait this long after the apiserver came back: its caches are cold.
 const COLD: Duration = Duration::from_secs(5);
+/// So long after it everything but calls on single objects takes a place, however light: thousands return at once.
+const HERD: Duration = Duration::from_secs(60);
 const RETRY_AFTER_MAX: u32 = 30;
 /// How often the load of light calls is measured and Retry-After adapted.
 const LOOK: Duration = Duration::from_secs(1);
@@ -91,25 +93,31 @@ impl Oracle {
         ((self.cores - self.light) * self.places_per_core).floor().max(1.0)
     }
 
-    fn is_light(call: &Call) -> bool {
-        call.exempt || call.lane <= Lane::Operators && call.truth.cpu_micros <= LIGHT_MICROS
+    /// Time since the apiserver came back; none: it never went away.
+    fn since_return(&self, now: Instant) -> Option<Duration> {
+        self.up_since.filter(|&since| since > Instant::ORIGIN).map(|since| now.since(since))
     }
 
-    fn is_open(&self, now: Instant, lane: Lane) -> bool {
-        self.up_since.is_some_and(|since| {
-            lane < Lane::Workload || since == Instant::ORIGIN || now.since(since) >= COLD
-        })
+    fn is_light(&self, now: Instant, call: &Call) -> bool {
+        let returns = call.list || call.kind != Kind::Short || self.lines.total() > 0;
+        let herd = returns && self.since_return(now).is_some_and(|time| time < HERD);
+        call.exempt || call.lane <= Lane::Operators && call.truth.cpu_micros <= LIGHT_MICROS && !herd
+    }
+
+    fn is_open(&self, now: Instant, call: &Call) -> bool {
+        let is_cold = self.since_return(now).is_some_and(|time| time < COLD);
+        self.up_since.is_some() && !(is_cold && (call.list || call.lane >= Lane::Workload))
     }
 
     fn fits(&self, now: Instant, call: &Call) -> bool {
         let room =
             self.bytes == 0.0 || self.bytes + call.truth.bytes as f64 <= BYTES + BYTES_PER_CORE * self.cores;
-        self.is_open(now, call.lane) && (self.places.len() as f64) < self.slots() && room
+        self.is_open(now, call) && (self.places.len() as f64) < self.slots() && room
     }
 
     fn go(&mut self, now: Instant, id: Id, call: &Call) {
         self.running.start_free(now, id, call);
-        if Self::is_light(call) {
+        if self.is_light(now, call) {
             self.light_micros += call.truth.cpu_micros;
             return;
         }
@@ -171,7 +179,10 @@ impl Guard for Oracle {
     fn arrive(&mut self, now: Instant, id: Id, call: &Call) -> Answer {
         self.serve(now);
         let ahead = Lane::ALL.iter().filter(|&&lane| lane <= call.lane).any(|&lane| self.lines.len(lane) > 0);
-        if Self::is_light(call) && self.up_since.is_some() || !ahead && self.fits(now, call) {
+        let is_cold = self.since_return(now).is_some_and(|time| time < HERD);
+        let is_small = call.lane <= Lane::Operators && call.kind == Kind::Short && !call.list;
+        let passes = self.is_light(now, call) || is_cold && is_small;
+        if passes && self.up_since.is_some() || !ahead && self.fits(now, call) {
             self.go(now, id, call);
             return Answer::Admit;
         }
