@@ -6,6 +6,7 @@
 #![allow(
     missing_docs,
     unreachable_pub,
+    clippy::disallowed_methods,
     clippy::unnecessary_box_returns,
     reason = "what the benchmark macros make of functions"
 )]

@@ -203,7 +203,10 @@ pub(super) fn list(out: &mut dyn Write) -> io::Result<()> {
     for line in algorithm::names().collect::<Vec<_>>().chunks(6) {
         writeln!(out, "  {}", line.join(", "))?;
     }
-    writeln!(out, "  NAME:2 is point 2 of a competitor's grid of settings; NAME alone its published defaults")?;
+    writeln!(
+        out,
+        "  NAME:2 is point 2 of a competitor's grid of settings; NAME alone its published defaults"
+    )?;
     writeln!(out, "\nMetrics, of the storm unless said otherwise (+ more is better, - less is better):")?;
     METRICS.iter().try_for_each(|metric| describe(metric, "", out))?;
     writeln!(out, "\nMetrics of each lane, such as telemetry.goodput:")?;

@@ -162,9 +162,7 @@ impl Fair {
 
     /// Takes a waiting request out; gives its lane.
     fn withdraw(&mut self, id: Id) -> Option<usize> {
-        if self.places.get(&id)?.call.is_none() {
-            return None;
-        }
+        self.places.get(&id)?.call.as_ref()?;
         let place = self.places.remove(&id)?;
         let level = &mut self.levels[place.lane];
         let queue = &mut level.queues[place.queue].waiting;

@@ -149,7 +149,10 @@ impl Hand {
 impl Guard for Hand {
     fn arrive(&mut self, now: Instant, id: Id, call: &Call) -> Answer {
         let excepted = call.exempt
-            || matches!(call.lane, Lane::BreakGlass | Lane::NodeHealth | Lane::ControlPlane | Lane::Operators);
+            || matches!(
+                call.lane,
+                Lane::BreakGlass | Lane::NodeHealth | Lane::ControlPlane | Lane::Operators
+            );
         if !excepted && call.list && call.truth.bytes > BIG_BYTES {
             return self.big(now, id, call);
         }

@@ -133,18 +133,57 @@ pub(super) struct Target {
 type Bound = (&'static str, &'static str, &'static [&'static str], f64, f64);
 
 const STORMS: &[&str] = &[
-    "one-core", "one-core-ignorant", "one-core-nodes", "one-core-pods", "one-core-watches", "one-core-halved",
-    "one-core-doubled", "rollout-2000", "rollout-5000", "ignorant", "worst-minute",
+    "one-core",
+    "one-core-ignorant",
+    "one-core-nodes",
+    "one-core-pods",
+    "one-core-watches",
+    "one-core-halved",
+    "one-core-doubled",
+    "rollout-2000",
+    "rollout-5000",
+    "ignorant",
+    "worst-minute",
 ];
 const ALL: &[&str] = &[];
 const INFINITE: f64 = f64::INFINITY;
 
 const BOUNDS: [Bound; 15] = [
-    ("lease p99 in a roll-out and with 16→3 cores, ms", "lease_p99_ms", &["rollout-2000", "rollout-5000", "ignorant", "lost-cores"], 0.0, 50.0),
-    ("renewals on time in every storm of the one-core rig", "renewals_ok", &["one-core", "one-core-ignorant", "one-core-nodes", "one-core-watches"], 0.99, 1.0),
-    ("lease p99 in list storms of the one-core rig, ms", "lease_p99_ms", &["one-core", "one-core-ignorant", "one-core-nodes"], 0.0, 260.0),
-    ("operator p99 there, ms", "operator_p99_ms", &["one-core", "one-core-ignorant", "one-core-nodes"], 0.0, 740.0),
-    ("telemetry LISTs a second there", "telemetry.served_per_s", &["one-core", "one-core-ignorant"], 2.0, INFINITE),
+    (
+        "lease p99 in a roll-out and with 16→3 cores, ms",
+        "lease_p99_ms",
+        &["rollout-2000", "rollout-5000", "ignorant", "lost-cores"],
+        0.0,
+        50.0,
+    ),
+    (
+        "renewals on time in every storm of the one-core rig",
+        "renewals_ok",
+        &["one-core", "one-core-ignorant", "one-core-nodes", "one-core-watches"],
+        0.99,
+        1.0,
+    ),
+    (
+        "lease p99 in list storms of the one-core rig, ms",
+        "lease_p99_ms",
+        &["one-core", "one-core-ignorant", "one-core-nodes"],
+        0.0,
+        260.0,
+    ),
+    (
+        "operator p99 there, ms",
+        "operator_p99_ms",
+        &["one-core", "one-core-ignorant", "one-core-nodes"],
+        0.0,
+        740.0,
+    ),
+    (
+        "telemetry LISTs a second there",
+        "telemetry.served_per_s",
+        &["one-core", "one-core-ignorant"],
+        2.0,
+        INFINITE,
+    ),
     ("lease p99 in the watch storm of the rig, ms", "lease_p99_ms", &["one-core-watches"], 0.0, 160.0),
     ("operator p99 in the watch storm of the rig, ms", "operator_p99_ms", &["one-core-watches"], 0.0, 550.0),
     ("nodes NotReady in storms", "not_ready", STORMS, 0.0, 0.0),
@@ -172,12 +211,18 @@ fn places(study: &Study<'_>, names: &[&str]) -> Vec<usize> {
 }
 
 /// Numbers by scenario in one line, those that miss only; all hit: the worst of them.
-fn listed(study: &Study<'_>, values: &[(usize, f64)], hits: impl Fn(f64) -> bool, more: bool) -> (String, bool) {
+fn listed(
+    study: &Study<'_>,
+    values: &[(usize, f64)],
+    hits: impl Fn(f64) -> bool,
+    more: bool,
+) -> (String, bool) {
     let mut values = values.to_vec();
     values.sort_by(|one, two| if more { one.1.total_cmp(&two.1) } else { two.1.total_cmp(&one.1) });
     let missed: Vec<_> = values.iter().filter(|(_, value)| !hits(*value)).copied().collect();
     let shown = if missed.is_empty() { values.iter().take(1).copied().collect() } else { missed.clone() };
-    let text = shown.iter().map(|&(place, value)| format!("{} {}", study.scenarios[place].name, short(value)));
+    let text =
+        shown.iter().map(|&(place, value)| format!("{} {}", study.scenarios[place].name, short(value)));
     (text.collect::<Vec<_>>().join(", "), missed.is_empty() && !values.is_empty())
 }
 
@@ -231,7 +276,8 @@ fn cold(study: &Study<'_>) -> Target {
         .into_iter()
         .filter_map(|place| Some((place, study.median(place, OURS, "recover_s")?)))
         .collect();
-    let deaths = places(study, &["cold-restart"]).into_iter().filter_map(|place| study.median(place, OURS, "deaths"));
+    let deaths =
+        places(study, &["cold-restart"]).into_iter().filter_map(|place| study.median(place, OURS, "deaths"));
     let once = deaths.fold(0.0, f64::max) <= 1.0;
     let (reached, hit) = listed(study, &values, |value| value <= 30.0, false);
     Target {
@@ -251,7 +297,12 @@ fn goodput(study: &Study<'_>) -> Target {
         })
         .collect();
     let (reached, hit) = listed(study, &values, |value| value >= 0.95, true);
-    Target { what: "useful work against the oracle".to_owned(), wanted: "at least 0.95".to_owned(), reached, hit }
+    Target {
+        what: "useful work against the oracle".to_owned(),
+        wanted: "at least 0.95".to_owned(),
+        reached,
+        hit,
+    }
 }
 
 /// In the scenario where the best rival scores lowest: our score against it.
@@ -290,7 +341,9 @@ fn fairness(study: &Study<'_>) -> Target {
     let lanes = ["workload.jain", "unknown.jain", "telemetry.jain", "platform.jain"];
     let values: Vec<(usize, f64)> = places(study, ALL)
         .into_iter()
-        .flat_map(|place| lanes.iter().filter_map(move |lane| Some((place, study.median(place, OURS, lane)?))))
+        .flat_map(|place| {
+            lanes.iter().filter_map(move |lane| Some((place, study.median(place, OURS, lane)?)))
+        })
         .collect();
     let (reached, hit) = listed(study, &values, |value| value >= 0.95, true);
     Target { what: "Jain index within a lane".to_owned(), wanted: "at least 0.95".to_owned(), reached, hit }

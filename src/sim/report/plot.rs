@@ -90,7 +90,8 @@ fn escaped(text: &str) -> String {
 fn draw(svg: &mut String, panel: &Panel, (top, end): (f64, f64), storm: (f64, f64), courses: &[&[Moment]]) {
     let (title, value, log) = *panel;
     let values = courses.iter().flat_map(|course| course.iter().filter_map(value));
-    let (low, high) = values.fold((f64::INFINITY, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) =
+        values.fold((f64::INFINITY, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
     let (low, high) = if log { (low.clamp(0.5, 1e4), high.max(2.0)) } else { (0.0, high.max(1.0)) };
     let scale = |value: f64| if log { value.max(low).ln() } else { value };
     let (bottom, top_value) = (scale(low), scale(high));

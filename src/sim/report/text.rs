@@ -118,15 +118,21 @@ fn verdicts(text: &mut String, study: &Study<'_>) {
             if passed.passed { "yes" } else { "**no**" }
         );
     }
-    line(text, "\nScore by scenario, median and 95 % interval of the mean; in bold the best but the oracle:\n");
+    line(
+        text,
+        "\nScore by scenario, median and 95 % interval of the mean; in bold the best but the oracle:\n",
+    );
     scores(text, study);
 }
 
 fn scores(text: &mut String, study: &Study<'_>) {
     line(text, "| scenario | spillway | best published | none | best by hand | oracle |");
     line(text, "|---|---|---|---|---|---|");
-    let hands: Vec<String> =
-        baseline::NAMES.iter().filter(|name| name.starts_with("hand-")).map(|&name| name.to_owned()).collect();
+    let hands: Vec<String> = baseline::NAMES
+        .iter()
+        .filter(|name| name.starts_with("hand-"))
+        .map(|&name| name.to_owned())
+        .collect();
     let published: Vec<String> = rivals(study).into_iter().skip(1).map(|(_, rival)| rival).collect();
     for (place, scenario) in study.scenarios.iter().enumerate() {
         let values = |name: &str| -> Vec<f64> {
@@ -141,9 +147,14 @@ fn scores(text: &mut String, study: &Study<'_>) {
         let named = |best: Option<(f64, String)>| {
             best.map_or_else(|| "–".to_owned(), |(score, name)| format!("{score:.3} {name}"))
         };
-        let with_interval = interval(&values(OURS)).map_or_else(String::new, |(low, high)| format!(" ({low:.3}–{high:.3})"));
+        let with_interval =
+            interval(&values(OURS)).map_or_else(String::new, |(low, high)| format!(" ({low:.3}–{high:.3})"));
         let (published, hand, none) = (best(&published), best(&hands), score("none"));
-        let highest = [&published, &hand].into_iter().flatten().map(|(score, _)| *score).fold(none.unwrap_or(0.0), f64::max);
+        let highest = [&published, &hand]
+            .into_iter()
+            .flatten()
+            .map(|(score, _)| *score)
+            .fold(none.unwrap_or(0.0), f64::max);
         let bold = if ours.is_some_and(|ours| ours >= highest) { "**" } else { "" };
         say!(
             text,
@@ -177,7 +188,9 @@ fn losses(text: &mut String, study: &Study<'_>) {
     });
     let counts: Vec<usize> = all
         .iter()
-        .map(|loss| all.iter().filter(|other| (other.scenario, other.metric) == (loss.scenario, loss.metric)).count())
+        .map(|loss| {
+            all.iter().filter(|other| (other.scenario, other.metric) == (loss.scenario, loss.metric)).count()
+        })
         .collect();
     let mut shown = None;
     line(text, "| scenario | number | spillway | best rival | rivals that are better |");
@@ -273,14 +286,17 @@ fn table(text: &mut String, study: &Study<'_>, place: usize) {
     let titles: Vec<&str> = COLUMNS.iter().map(|(title, _)| *title).collect();
     say!(text, "| algorithm | score | work/oracle | {} |", titles.join(" | "));
     say!(text, "|---|---|---|{}", "---|".repeat(titles.len()));
-    let apart = baseline::NAMES.iter().filter(|name| is_apart(name)).map(|&name| (name.to_owned(), name.to_owned()));
+    let apart =
+        baseline::NAMES.iter().filter(|name| is_apart(name)).map(|&name| (name.to_owned(), name.to_owned()));
     let all = std::iter::once((format!("**{OURS}**"), OURS.to_owned())).chain(rivals(study)).chain(apart);
     for (label, name) in all {
-        let scores: Vec<f64> = study.runs_of(place, &name).map(|run| judge::score(study, place, run)).collect();
+        let scores: Vec<f64> =
+            study.runs_of(place, &name).map(|run| judge::score(study, place, run)).collect();
         let works: Vec<f64> = study.runs_of(place, &name).map(useful_work).collect();
         let Some(score) = median(&scores) else { continue };
         let work = median(&works).zip(study.oracle_work(place)).map(|(work, oracle)| work / oracle);
-        let cells: Vec<String> = COLUMNS.iter().map(|(_, metric)| cell(study.median(place, &name, metric))).collect();
+        let cells: Vec<String> =
+            COLUMNS.iter().map(|(_, metric)| cell(study.median(place, &name, metric))).collect();
         say!(text, "| {label} | {score:.3} | {} | {} |", cell(work), cells.join(" | "));
     }
     text.push('\n');
@@ -296,7 +312,10 @@ fn cell(value: Option<f64>) -> String {
 }
 
 fn grids(text: &mut String, study: &Study<'_>) {
-    line(text, "## Grids\n\nThe points of each grid, the published default first, with their mean score (seed 1); in bold the one above.\n");
+    line(
+        text,
+        "## Grids\n\nThe points of each grid, the published default first, with their mean score (seed 1); in bold the one above.\n",
+    );
     line(text, "| algorithm | points |\n|---|---|");
     for &name in baseline::NAMES.iter().filter(|name| !baseline::points(name).is_empty()) {
         let best = study.best_point(name);
