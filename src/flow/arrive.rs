@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::decision::{Arrival, Decision, Kind, Reason, Refusal};
 use super::estimate::Estimate;
 use super::lanes::Patience;
-use super::memory;
+use super::memory::{self, Size};
 use super::queue::kind_of;
 use super::recovery::State;
 use super::retry::{After, Retry, Told};
@@ -159,16 +159,16 @@ impl Scheduler {
         if arrival.lane == Lane::BreakGlass {
             return Slot { seats, ..Slot::new(arrival, Account::BreakGlass, now) };
         }
-        let bytes = match arrival.kind {
-            Kind::Streaming => 0,
+        let size = match arrival.kind {
+            Kind::Streaming => Size::default(),
             Kind::Short | Kind::Watch => memory::expected(&self.estimates, &arrival.key),
         };
         let is_guarded = arrival.lane > Lane::Operators || arrival.key.is_cluster_list();
-        let heavy = bytes > 0 || seats >= HEAVY_SEATS && is_guarded;
+        let heavy = size.bytes > 0 || seats >= HEAVY_SEATS && is_guarded;
         Slot {
             seats: self.ledger.charge(arrival.lane, seats),
             heavy,
-            bytes,
+            size,
             kind_turn: kind_of(arrival.key.exact, heavy),
             work,
             ..Slot::new(arrival, Account::Limited, now)
@@ -279,8 +279,9 @@ impl Scheduler {
         }
         // A large answer of a higher lane that waits for memory would else wait for ever, beside smaller ones.
         let mut above = self.lanes[..slot.lane.index()].iter();
-        let is_behind = slot.bytes > 0 && slot.lane != Lane::Operators && above.any(|lane| lane.has_heavy());
-        if is_behind || !self.ledger.memory.fits(slot.lane, slot.bytes) {
+        let is_behind =
+            slot.size.bytes > 0 && slot.lane != Lane::Operators && above.any(|lane| lane.has_heavy());
+        if is_behind || !self.ledger.memory.fits(slot.lane, slot.size) {
             return Err(Reason::MemoryBudget);
         }
         Ok(())

@@ -6,6 +6,7 @@
 //! time still counts in pressure, and how many may be in flight this way is bounded. Once a kind of call is known to
 //! wait (its last reading says so, and the finding excuses it), it lends its seats as it starts.
 
+use super::memory::Size;
 use super::pressure::CALM;
 use super::scheduler::Scheduler;
 use super::seats::Need;
@@ -79,7 +80,7 @@ impl Scheduler {
         self.kept_tenths += slot.seats.0;
         let kept = Seats((self.kept_tenths / 10).min(slot.seats.0));
         self.kept_tenths -= 10 * kept.0;
-        let lent = Need { seats: slot.seats.saturating_sub(kept), bytes: 0, ..Need::of(slot) };
+        let lent = Need { seats: slot.seats.saturating_sub(kept), size: Size::default(), ..Need::of(slot) };
         (slot.seats, slot.lent) = (kept, true);
         self.clients.give_back(slot.lane, slot.client, lent.seats);
         self.ledger.lend(lent);

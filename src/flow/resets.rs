@@ -63,7 +63,7 @@ impl Scheduler {
                 break;
             }
             let slot = &self.tickets[index];
-            let size = (slot.bytes, slot.seats);
+            let size = (slot.size.bytes, slot.seats);
             if !slot.is_reset && worst.is_none_or(|(largest, _)| size > largest) {
                 worst = Some((size, index));
             }

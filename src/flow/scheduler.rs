@@ -12,6 +12,7 @@ use super::key::Reach;
 use super::lanes::LaneState;
 use super::levels::LevelNumber;
 use super::limit::{Demand, Limit};
+use super::memory::Size;
 use super::pace::Pace;
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
@@ -276,7 +277,7 @@ impl Scheduler {
         let seats = std::mem::take(&mut slot.seats);
         let was_lent = std::mem::take(&mut slot.lent);
         let need = Need { seats, ..Need::of(slot) };
-        slot.bytes = 0;
+        slot.size = Size::default();
         match slot.account {
             Account::Exempt => {}
             Account::BreakGlass => self.break_glass = self.break_glass.saturating_sub(seats),
@@ -409,7 +410,7 @@ impl Scheduler {
 
 impl Need {
     pub(super) fn of(slot: &Slot) -> Self {
-        Self { lane: slot.lane, seats: slot.seats, heavy: slot.heavy, bytes: slot.bytes }
+        Self { lane: slot.lane, seats: slot.seats, heavy: slot.heavy, size: slot.size }
     }
 }
 

@@ -15,7 +15,7 @@
 //! heavy requests that fit; with half of the ceiling and half of L as budget, a lower limit never lets more of
 //! them run, and one always can.
 
-use super::memory::Memory;
+use super::memory::{Memory, Size};
 use crate::policy::{Lane, LaneSettings};
 use crate::units::Seats;
 
@@ -60,7 +60,7 @@ pub(super) struct Need {
     pub(super) seats: Seats,
     pub(super) heavy: bool,
     /// Bytes of a large answer; 0 for all others.
-    pub(super) bytes: u64,
+    pub(super) size: Size,
 }
 
 impl Ledger {
@@ -131,7 +131,7 @@ impl Ledger {
             lane.heavy_seats += need.seats.0;
             self.heavy += need.seats.0;
         }
-        self.memory.take(need.lane, need.bytes);
+        self.memory.take(need.lane, need.size);
         self.peak = self.peak.max(self.used);
         self.light_peak = self.light_peak.max(self.used - self.heavy);
     }
@@ -146,7 +146,7 @@ impl Ledger {
             lane.heavy_seats -= need.seats.0;
             self.heavy -= need.seats.0;
         }
-        self.memory.give_back(need.lane, need.bytes);
+        self.memory.give_back(need.lane, need.size);
     }
 
     /// A request that goes on gives back some of its seats.

@@ -9,6 +9,7 @@
 use super::decision::{Kind, Ticket};
 use super::key::Key;
 use super::levels::LevelNumber;
+use super::memory::Size;
 use super::returns::Coming;
 use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
@@ -78,7 +79,7 @@ pub(super) struct Slot {
     /// It is to be reset.
     pub(super) is_reset: bool,
     /// Bytes of a large answer that it may be sending; 0 for all others.
-    pub(super) bytes: u64,
+    pub(super) size: Size,
     /// How its client came: before it was told to, as it was told, or without an appointment.
     pub(super) coming: Coming,
     /// Its queue inside the lane, and the work it was charged there; zero work means that it never waited.
@@ -256,7 +257,7 @@ impl Slot {
             heavy: false,
             lent: false,
             is_reset: false,
-            bytes: 0,
+            size: Size::default(),
             coming: Coming::Stranger,
             queue: 0,
             kind_turn: 0,

@@ -40,7 +40,7 @@ fn while_paced_heavy_requests_run_one_at_a_time_however_many_seats_there_are() {
     let mut scheduler = scheduler(1_000);
     scheduler.pace.set_duty(0.99);
     scheduler.arrive(at(0), &list(Lane::Platform, 1, "pods")).admitted();
-    scheduler.arrive(at(0), &list(Lane::Platform, 2, "pods")).waits();
+    scheduler.arrive(at(0), &list(Lane::Platform, 2, "nodes")).waits();
     scheduler.pace.set_duty(1.0);
     scheduler.wake(at(1));
     assert_eq!(verdicts(&mut scheduler).len(), 1);
@@ -70,14 +70,15 @@ fn large_answers_stay_within_the_memory_that_there_is() {
     settings.memory = MemorySettings { response_bytes: 40_000_000 };
     let mut scheduler = Scheduler::new(settings, 1, at(0));
     // Nothing is known: a LIST of everything is taken for 16 MB.
-    let tickets =
-        [1, 2].map(|client| scheduler.arrive(at(0), &list(Lane::Telemetry, client, "secrets")).admitted());
-    let third = scheduler.arrive(at(0), &list(Lane::Telemetry, 3, "secrets")).waits();
+    let tickets = [(1, "secrets"), (2, "pods")].map(|(client, resource)| {
+        scheduler.arrive(at(0), &list(Lane::Telemetry, client, resource)).admitted()
+    });
+    let third = scheduler.arrive(at(0), &list(Lane::Telemetry, 3, "configmaps")).waits();
     assert_eq!(scheduler.ledger.memory.in_flight(), 32_000_000);
     // Neither leases nor what is small in the same lane wait for it, and one person's LIST does not either.
     scheduler.arrive(at(0), &arrival(Lane::NodeHealth, 4, lease())).admitted();
     scheduler.arrive(at(0), &arrival(Lane::Telemetry, 5, object("pods"))).admitted();
-    scheduler.arrive(at(0), &list(Lane::Operators, 6, "secrets")).admitted();
+    scheduler.arrive(at(0), &list(Lane::Operators, 6, "nodes")).admitted();
     // A watch that begins with all objects counts as its LIST.
     let watch = key("GET", "/api/v1/secrets", "watch=1&sendInitialEvents=1");
     let watch = Arrival { kind: Kind::Watch, ..arrival(Lane::Workload, 7, watch) };
