@@ -51,6 +51,8 @@ pub(super) struct Flowing {
 pub(super) struct Told {
     pub(super) end: End,
     pub(super) level: Level,
+    /// Bytes that the apiserver held for each byte of the body: more than one where it compressed.
+    pub(super) inflation: u64,
 }
 
 /// What only watches have.
@@ -148,7 +150,7 @@ impl Flowing {
     fn finished(&mut self) {
         let turn = self.turn.lock().take();
         if let Some(turn) = turn {
-            turn.finish(self.told.end, self.bytes, self.told.level);
+            turn.finish(self.told.end, self.bytes.saturating_mul(self.told.inflation), self.told.level);
         }
     }
 

@@ -33,6 +33,10 @@ use crate::upstream::{self, ResponseBody, Route, Traffic, UpstreamError};
 const LOOK_BYTES: usize = 8 << 10;
 /// How long its body may take to come; it is sent together with its head.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
+/// Bytes of objects for each byte of a compressed answer. Go's clients ask for gzip, so a LIST of 40 MB passes as 3.4 MB
+/// (measured: pods as JSON, 11.8 times), and what the apiserver holds is the 40. Contents that compress badly
+/// are taken for more than they are, which costs a turn and not a server.
+const GZIP_INFLATION: u64 = 10;
 /// A request that was reset is told to come back after this many seconds at least, and at most twice as many: the
 /// brake holds for five seconds after the last sign of trouble.
 const RESET_RETRY: u32 = 10;
@@ -118,9 +122,10 @@ impl Path {
             return Response::from_parts(parts, Body::full(Bytes::new()));
         }
         parts.extensions.clear();
+        let inflation = inflation(&parts.headers);
         let watch = (understood.traffic == Traffic::Watch)
             .then(|| Watching::new(understood.initial_events, self.shared.drain.deadline_for_stream()));
-        let told = Told { end, level };
+        let told = Told { end, level, inflation };
         Response::from_parts(parts, Body::flowing(Flowing::new(ahead, body, turn, told, watch)))
     }
 
@@ -178,4 +183,10 @@ fn meaning_of_failure(error: &UpstreamError) -> End {
         (_, upstream::Side::Upstream) => End::Dropped,
         (_, upstream::Side::Client | upstream::Side::Spillway) => End::Ignored,
     }
+}
+
+/// How many bytes the apiserver held for each byte that it sends.
+fn inflation(headers: &http::HeaderMap) -> u64 {
+    let compressed = headers.get(http::header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
+    if compressed { GZIP_INFLATION } else { 1 }
 }
