@@ -113,10 +113,11 @@ impl Scheduler {
             }
             return Ok(Decision::Admit(ticket));
         }
-        if slot.heavy {
-            self.demand.heavy_unmet = true;
-        } else {
+        if !slot.heavy {
             self.demand.light_unmet = true;
+        } else if self.fits(&slot, now) != Err(Reason::MemoryBudget) {
+            // Who waits for memory, or for what the first answer of its kind will teach, would gain nothing from seats.
+            self.demand.heavy_unmet = true;
         }
         self.short_of_seats = Some(now);
         if works {
