@@ -29,6 +29,10 @@ soak: ## storms on a real kube-apiserver, direct and through spillway; SCENES="l
 	  $(dir $(RELEASE))examples/soak $(if $(SCENES),--scenes "$(SCENES)") $(if $(MODES),--modes "$(MODES)") \
 	  --out $(or $(OUT),target/soak) $(SOAK)
 
+.PHONY: overload-report
+overload-report: release ## compares every algorithm in every scenario and writes docs/OVERLOAD.md (about 20 minutes)
+	@$(RELEASE) simulate --report docs
+
 .PHONY: bench
 bench: release ## decision, classification and end to end beside HAProxy, nghttpx and Envoy
 	@benches/run.sh

@@ -6,6 +6,7 @@
 pub mod demo;
 pub mod run;
 pub mod simulate;
+mod simulate_report;
 mod simulated;
 pub mod validate;
 

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
 use super::Ending;
+use super::simulate_report;
 use super::simulated::{self, Played};
 use crate::app;
 use crate::config::{self, Colour, FileChecks, TrafficPolicy};
@@ -34,7 +35,7 @@ Equal seeds give equal results, to the last bit. Exit code 0: every band that th
 seed; 1: at least one does not.")]
 pub struct Args {
     /// Names of scenarios, or files; `all` for every one that comes with spillway
-    #[arg(value_name = "SCENARIO", required_unless_present = "list")]
+    #[arg(value_name = "SCENARIO", required_unless_present_any = ["list", "report"])]
     scenarios: Vec<String>,
     /// Traffic policy to simulate, instead of the default one
     #[arg(long, value_name = "FILE")]
@@ -48,6 +49,9 @@ pub struct Args {
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Compare all algorithms, their settings and our ablations (about 20 minutes) and write DIR/OVERLOAD.md
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["algorithms", "seeds", "output"])]
+    report: Option<PathBuf>,
     /// Name the scenarios, algorithms and metrics there are
     #[arg(long)]
     list: bool,
@@ -68,7 +72,7 @@ const SEEDS_MAX: u64 = 1000;
 const FILE_MAX: u64 = 1 << 20;
 
 /// What cannot be played, and how the command ends therefore.
-struct Wrong(Ending, String);
+pub(super) struct Wrong(pub(super) Ending, pub(super) String);
 
 /// Plays, prints and judges.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Ending {
@@ -76,8 +80,12 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour
         // A closed terminal cannot be told anything.
         return if simulated::list(out).is_ok() { Ending::Fine } else { Ending::Failed };
     }
-    match prepare(args, colour).and_then(|stage| Ok((stage.play()?, stage))) {
-        Ok((runs, stage)) => {
+    match prepare(args, colour).and_then(|stage| match &args.report {
+        Some(directory) => simulate_report::write(&stage, directory, out).map(Err),
+        None => Ok(Ok((stage.play()?, stage))),
+    }) {
+        Ok(Err(ending)) => ending,
+        Ok(Ok((runs, stage))) => {
             let played = Played { scenarios: &stage.scenarios, algorithms: &stage.algorithms, runs: &runs };
             let broken = played.broken_bands();
             let printed = match args.output {
@@ -97,8 +105,8 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour
 }
 
 /// Everything that is needed to play.
-struct Stage {
-    scenarios: Vec<Scenario>,
+pub(super) struct Stage {
+    pub(super) scenarios: Vec<Scenario>,
     algorithms: Vec<String>,
     seeds: u64,
     policy: Policy,
@@ -113,7 +121,9 @@ fn prepare(args: &Args, colour: Colour) -> Result<Stage, Wrong> {
     let settings = app::flow_settings(&policy);
     let compiled = policy.compile(POLICY_SEED).map_err(|error| Wrong(Ending::Config, error.to_string()))?;
     let mut scenarios = Vec::new();
-    for name in &args.scenarios {
+    let all = ["all".to_owned()];
+    let named = if args.scenarios.is_empty() { &all[..] } else { &args.scenarios };
+    for name in named {
         if name == "all" {
             for built_in in BUILT_IN {
                 scenarios.push(parse(built_in.name, built_in.yaml)?);
@@ -171,11 +181,11 @@ fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> St
 }
 
 /// One run: a scenario, an algorithm, a seed.
-#[derive(Clone, Copy)]
-struct Task<'a> {
-    scenario: &'a Scenario,
-    algorithm: &'a str,
-    seed: u64,
+#[derive(Clone)]
+pub(super) struct Task<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) algorithm: String,
+    pub(super) seed: u64,
 }
 
 /// The algorithm without which nothing can be called a needless refusal.
@@ -192,7 +202,11 @@ impl Stage {
             .iter()
             .flat_map(|scenario| {
                 shadowed.iter().flat_map(move |algorithm| {
-                    (1..=self.seeds).map(move |seed| Task { scenario, algorithm, seed })
+                    (1..=self.seeds).map(move |seed| Task {
+                        scenario,
+                        algorithm: (*algorithm).to_owned(),
+                        seed,
+                    })
                 })
             })
             .collect();
@@ -214,7 +228,8 @@ impl Stage {
         Ok(runs)
     }
 
-    fn play_tasks(&self, tasks: &[Task<'_>]) -> Result<Vec<Run>, Wrong> {
+    /// Plays in parallel; runs come back in the order of the tasks.
+    pub(super) fn play_tasks(&self, tasks: &[Task<'_>]) -> Result<Vec<Run>, Wrong> {
         let bar = progress(tasks.len());
         let next = AtomicUsize::new(0);
         let results: Vec<Mutex<Option<Result<Run, sim::RunError>>>> =
@@ -225,8 +240,8 @@ impl Stage {
                 scope.spawn(|| {
                     while let Some((index, task)) = take(&next, tasks) {
                         bar.set_message(format!("{} {}", task.scenario.name, task.algorithm));
-                        let Task { scenario, algorithm, seed } = *task;
-                        let run = sim::run(scenario, &self.policy, &self.settings, algorithm, seed);
+                        let run =
+                            sim::run(task.scenario, &self.policy, &self.settings, &task.algorithm, task.seed);
                         *results[index].lock() = Some(run);
                         bar.inc(1);
                     }
