@@ -65,6 +65,7 @@ pub(super) struct Overload {
     response_bytes: Gauge,
     response_budget: Gauge,
     heavy_duty: Gauge,
+    tolerance: Gauge,
     early_returns: IntCounter,
     holding: Gauge,
     held: IntCounter,
@@ -86,6 +87,8 @@ impl Overload {
                 .gauge("response_bytes_budget", "what answers in flight may take; 0: no bound")?,
             heavy_duty: register
                 .gauge("heavy_duty_ratio", "part of the time in which heavy requests may run")?,
+            tolerance: register
+                .gauge("tolerance_ratio", "by what pressure is divided; above 1 where a cut did not cure it")?,
             early_returns: register
                 .counter("early_returns_total", "refused clients that came back before they were told to")?,
             holding: register.gauge("held_refusals", "refusals kept back now")?,
@@ -109,6 +112,7 @@ impl Overload {
         }
         self.response_bytes.set(exact(flow.response_bytes));
         self.heavy_duty.set(flow.heavy_duty);
+        self.tolerance.set(flow.tolerance);
         raise(&self.early_returns, flow.early_returns);
         self.holding.set(f64::from(gate.holding));
         raise(&self.held, gate.held);
