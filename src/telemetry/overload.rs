@@ -87,8 +87,10 @@ impl Overload {
                 .gauge("response_bytes_budget", "what answers in flight may take; 0: no bound")?,
             heavy_duty: register
                 .gauge("heavy_duty_ratio", "part of the time in which heavy requests may run")?,
-            tolerance: register
-                .gauge("tolerance_ratio", "by what pressure is divided; above 1 where a cut did not cure it")?,
+            tolerance: register.gauge(
+                "tolerance_ratio",
+                "by what pressure is divided; above 1 where a cut did not cure it",
+            )?,
             early_returns: register
                 .counter("early_returns_total", "refused clients that came back before they were told to")?,
             holding: register.gauge("held_refusals", "refusals kept back now")?,

@@ -19,6 +19,7 @@ macro_rules! built_in {
 pub const BUILT_IN: &[BuiltIn] = built_in![
     "one-core",
     "one-core-nodes",
+    "one-core-masters",
     "one-core-halved",
     "one-core-doubled",
     "one-core-pods",
