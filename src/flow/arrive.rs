@@ -104,7 +104,7 @@ impl Scheduler {
             self.dispatch(now);
         }
         let queues = self.lanes[lane.index()].queues(slot.heavy);
-        if queues.is_empty() && self.may_go(&slot, now) {
+        if (queues.is_empty() || self.is_first(&slot)) && self.may_go(&slot, now) {
             self.may_start(now, &slot)?;
             let ticket = self.tickets.insert(slot);
             self.admit(now, ticket.slot);
@@ -275,7 +275,7 @@ impl Scheduler {
         if is_paced && (self.ledger.heavy() > Seats::ZERO || !self.pace.is_open(now)) {
             return Err(self.shortage());
         }
-        if !self.ledger.fits(need, true) {
+        if !(self.ledger.fits(need, true) || self.is_first(slot) && self.ledger.fits_a_person(need)) {
             return Err(self.shortage());
         }
         // A large answer of a higher lane that waits for memory would else wait for ever, beside smaller ones.
@@ -286,6 +286,12 @@ impl Scheduler {
             return Err(Reason::MemoryBudget);
         }
         Ok(())
+    }
+
+    /// Who has nothing running in the operators' lane is let in beside whoever fills it, and past whoever waits in it: the
+    /// others may be a robot with an administrator's certificate.
+    fn is_first(&self, slot: &Slot) -> bool {
+        slot.lane == Lane::Operators && self.clients.of(slot.lane, slot.client).seats == 0
     }
 
     /// While a lane is contended, one client has at most its percentage of it. Contended means that somebody else
@@ -299,6 +305,9 @@ impl Scheduler {
         let contended = self.cutting || waiting > client.waiting;
         if !contended || client.seats == 0 {
             return false;
+        }
+        if slot.heavy && slot.lane == Lane::Operators && waiting > client.waiting {
+            return true;
         }
         let share = self.ledger.share(slot.lane);
         // At least the floor: a lone operator keeps the lane's eight seats while everything else is cut.

@@ -124,6 +124,12 @@ impl Ledger {
         alone || in_trunk && self.heavy + need.seats.0 <= share.heavy
     }
 
+    /// Whether a large request of one more person fits: twice the floor is more people at once than look at one cluster.
+    pub(super) fn fits_a_person(&self, need: Need) -> bool {
+        let lane = &self.lanes[need.lane.index()];
+        need.heavy && lane.heavy_seats + need.seats.0 <= 2 * self.shares[need.lane.index()].floor
+    }
+
     pub(super) fn take(&mut self, need: Need) {
         let lane = &mut self.lanes[need.lane.index()];
         lane.seats += need.seats.0;

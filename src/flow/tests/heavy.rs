@@ -47,6 +47,18 @@ fn while_paced_heavy_requests_run_one_at_a_time_however_many_seats_there_are() {
 }
 
 #[test]
+fn a_person_is_let_in_beside_a_robot_with_an_administrators_certificate() {
+    let mut scheduler = scheduler(10);
+    scheduler.arrive(at(0), &list(Lane::Operators, 1, "pods")).admitted();
+    for number in 0..20 {
+        let again = scheduler.arrive(at(number), &list(Lane::Operators, 1, "pods"));
+        assert!(!matches!(again, Decision::Admit(_)), "its second LIST is none of a person's");
+    }
+    scheduler.arrive(at(30), &list(Lane::Operators, 2, "nodes")).admitted();
+    scheduler.arrive(at(30), &arrival(Lane::Operators, 3, object("pods"))).admitted();
+}
+
+#[test]
 fn another_kind_of_call_does_not_queue_behind_a_flood_of_one() {
     let mut scheduler = scheduler(10);
     let running = scheduler.arrive(at(0), &list(Lane::Platform, 0, "pods")).admitted();
