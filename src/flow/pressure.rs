@@ -61,6 +61,9 @@ const PROBE_SHARE: f64 = 0.04;
 /// on, 10 ms of 250. On one busy core 1 ms becomes 3 with nobody waiting, and a limit that was trimmed for that
 /// refused 2,047 harmless LISTs of own pods at 25 % CPU (rig, scene list-own).
 const ROOM_SCALE: f32 = 50.0;
+/// A probe that takes less than this share of the objective of objects (5 ms of 250) is not slow. Its calm is one, and one
+/// reading of five beside a webhook that hung made the process look slow: L fell from 188 to 10 (rig, `webhook`).
+const PROBE_LEAST: f32 = 0.02;
 /// A probe that answers within this share of the objective of objects is well enough to have a first calm learnt.
 const PROBE_QUICK: f32 = 0.1;
 /// A reading this close to the baseline teaches nothing: thousands of them a tick would only cost time.
@@ -277,8 +280,14 @@ impl Pressure {
         // Without a probe that is slow too, it is not the process that is slow.
         let witness = self.livez.slowdown().map_or(1.0, |slowdown| slowdown / inputs.tolerance.witness);
         self.signal.queue = self.signal.ratio.min(witness).max(1.0);
-        let latest = self.livez.latest().map_or(1.0, |micros| ratio_of(self.livez.baseline(), micros));
-        self.signal.probe = (f64::from(latest) / inputs.tolerance.witness).max(witness).max(1.0);
+        let latest = self.livez.latest().map_or(1.0, |micros| {
+            felt(f64::from(ratio_of(self.livez.baseline(), micros)), micros, inputs.objectives)
+        });
+        let probe = self
+            .livez
+            .slowdown()
+            .map_or(latest, |slowdown| latest.max(felt(slowdown, self.livez.middle(), inputs.objectives)));
+        self.signal.probe = (probe / inputs.tolerance.witness).max(1.0);
         let timed_out = counted(&self.losses.timed_out, excused);
         self.signal.brake = timed_out >= BRAKE_MIN && timed_out > BRAKE_SHARE * self.losses.ended;
         self.signal
@@ -436,7 +445,7 @@ impl Pressure {
 
     /// Whether a probe is well beside calls that are pressed this much; `None` where it has not been heard enough.
     fn is_well(&self, probe: &History, objectives: &Objectives, pressure: f64) -> Option<bool> {
-        let slowdown = probe.slowdown()?;
+        let slowdown = felt(probe.slowdown()?, probe.middle(), objectives);
         let harmed = f64::from(objectives.of(Shape::Object)) * pressure / CALM;
         let is_small = slowdown < PROBE_DOUBTFUL && f64::from(probe.middle()) < PROBE_SHARE * harmed;
         Some(slowdown < PROBE_SLOW || is_small)
@@ -473,6 +482,12 @@ fn ratio(baseline: Option<f32>, median: f32) -> f32 {
 /// The same of a probe, whose baseline is 0 where it is not known.
 fn ratio_of(baseline: f32, micros: f32) -> f32 {
     ratio((baseline > 0.0).then_some(baseline), micros)
+}
+
+/// A probe's slowdown as far as it can be felt: below [`PROBE_LEAST`] of the objective it is never slow.
+fn felt(slowdown: f64, micros: f32, objectives: &Objectives) -> f64 {
+    let least = PROBE_LEAST * objectives.of(Shape::Object);
+    slowdown.min(PROBE_SLOW * f64::from(micros / least))
 }
 
 /// A ratio, at most what the objective makes of it, which is never less than one: far inside its objective a call is
