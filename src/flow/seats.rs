@@ -22,6 +22,9 @@ use crate::units::Seats;
 /// Requests that need this many seats or more are heavy.
 pub const HEAVY_SEATS: Seats = Seats(4);
 
+/// Seats of large requests of different people at once: three, whatever each costs, are more than look at one cluster.
+const PEOPLE_SEATS: u32 = 3 * Seats::MAX_PER_REQUEST.0;
+
 /// What one lane uses.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LaneUse {
@@ -120,14 +123,18 @@ impl Ledger {
             return own || in_trunk && self.heavy + need.seats.0 <= share.heavy;
         }
         // The budget is empty: one heavy request of some lane always makes progress, whatever the light ones use.
-        let alone = self.heavy == 0 && floor_open && share.floor > 0;
-        alone || in_trunk && self.heavy + need.seats.0 <= share.heavy
+        // What people have beyond the budget is not taken from those above them, kubelets that start among them.
+        let people =
+            if need.lane < Lane::Operators { self.lanes[Lane::Operators.index()].heavy_seats } else { 0 };
+        let heavy = self.heavy - people;
+        let alone = heavy == 0 && floor_open && share.floor > 0;
+        alone || in_trunk && heavy + need.seats.0 <= share.heavy
     }
 
-    /// Whether a large request of one more person fits: twice the floor is more people at once than look at one cluster.
+    /// Whether a large request of one more person fits.
     pub(super) fn fits_a_person(&self, need: Need) -> bool {
         let lane = &self.lanes[need.lane.index()];
-        need.heavy && lane.heavy_seats + need.seats.0 <= 2 * self.shares[need.lane.index()].floor
+        need.heavy && lane.heavy_seats + need.seats.0 <= PEOPLE_SEATS
     }
 
     pub(super) fn take(&mut self, need: Need) {
