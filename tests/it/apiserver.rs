@@ -384,7 +384,7 @@ async fn answer(request: Request<Incoming>, state: &State, in_flight: InFlight) 
     if path == "/trailers" {
         response.headers_mut().insert("trailer", "x-checksum".parse().expect("a value"));
     }
-    response.map(|body| Counted { body, _in_flight: in_flight })
+    response.map(|body| Counted { body, in_flight: Some(in_flight) })
 }
 
 fn unreachable_body() -> Infallible {
@@ -467,10 +467,11 @@ impl Body for Frames {
     }
 }
 
-/// An answer that counts as in flight until it is dropped.
+/// An answer that counts as in flight until its last frame is handed over, or it is dropped. Not until the drop alone:
+/// that may come after the frame has left, when its client has long begun the next request.
 struct Counted {
     body: Answer,
-    _in_flight: InFlight,
+    in_flight: Option<InFlight>,
 }
 
 impl Body for Counted {
@@ -481,7 +482,11 @@ impl Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.in_flight = None;
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

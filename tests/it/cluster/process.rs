@@ -139,11 +139,25 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Sends it; returns from a `STOP` only when nothing of the process runs any more.
     pub(crate) fn signal(&mut self, signal: Signal) {
         // Only a child that has not been waited for: its id cannot have passed to another process.
-        if self.alive().is_ok() {
-            let _ = kill_process(Pid::from_child(&self.child), signal);
+        if self.alive().is_err() || kill_process(Pid::from_child(&self.child), signal).is_err() {
+            return;
         }
+        // The kernel stops one thread after the other; until the last one, requests may still be answered.
+        let started = Instant::now();
+        while signal == Signal::STOP && started.elapsed() < FAREWELL && !self.is_suspended() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_suspended(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return true };
+        // The state follows the name in brackets, which may itself contain any character.
+        let stopped =
+            |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        threads.flatten().all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(stopped))
     }
 }
 
