@@ -22,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("policy", &["request", "identity", "units"]),
     ("flow", &["policy", "request", "identity", "units"]),
     ("sim", &["flow", "policy", "request", "identity", "units"]),
+    ("replay", &["flow", "policy", "request", "identity", "units"]),
     ("clock", &["units"]),
     ("config", &["clock", "flow", "policy", "request", "identity", "units"]),
     ("telemetry", &["clock", "flow", "policy", "request", "identity", "units"]),
@@ -91,6 +92,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "app",
             "demo",
             "sim",
+            "replay",
             "config",
             "telemetry",
             "policy",
@@ -104,7 +106,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// The pure core decides; it does not wait, log, count or read a clock.
-const PURE: &[&str] = &["units", "identity", "request", "policy", "flow", "sim"];
+const PURE: &[&str] = &["units", "identity", "request", "policy", "flow", "sim", "replay"];
 const IMPURE: &[&str] = &[
     "tokio",
     "hyper",

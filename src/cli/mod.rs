@@ -4,6 +4,8 @@
 //! stand first in every help text: they are what people read at three in the morning.
 
 pub mod demo;
+pub mod replay;
+mod replayed;
 pub mod run;
 pub mod simulate;
 mod simulate_report;
@@ -49,6 +51,17 @@ enum Command {
     Demo(demo::Args),
     /// Play a scenario in virtual time, with this policy or another algorithm in front of a modelled apiserver
     Simulate(simulate::Args),
+    /// Play audit logs through a policy: who would have been refused?
+    Replay(replay::Args),
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people: tables that fit a terminal.
+    Table,
+    /// For programs: one JSON object with everything.
+    Json,
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -79,5 +92,6 @@ pub fn dispatch(
         },
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
+        Command::Replay(args) => replay::run(&args, out, err, colour),
     }
 }

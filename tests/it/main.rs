@@ -14,6 +14,7 @@ mod meaning;
 mod payloads;
 mod probes;
 mod refusal;
+mod replay;
 mod reset;
 mod simulate;
 mod spillway;
