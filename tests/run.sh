@@ -32,6 +32,7 @@ need cc gcc
 need cmake cmake
 need taskset util-linux
 need tar tar
+need promtool prometheus
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
   exit 2
@@ -49,6 +50,11 @@ deny() {
 step "format" cargo fmt --check
 step "lints" cargo clippy --locked --all-targets --quiet -- -D warnings
 step "dependencies: bans, licenses, sources" deny
+rules() {
+  promtool check rules deploy/monitoring/recording.yaml deploy/monitoring/alerts.yaml >/dev/null &&
+    promtool test rules deploy/monitoring/tests.yaml
+}
+step "alerts and recording rules" rules
 step "programs of a real cluster (built once)" bash -c 'tests/cluster/build.sh > '"$log"'/bin'
 export SPILLWAY_CLUSTER_BIN; SPILLWAY_CLUSTER_BIN=$(cat "$log/bin" 2>/dev/null || true)
 step "unit, documentation, tidy and integration tests" cargo test --locked
