@@ -33,6 +33,7 @@ need cmake cmake
 need taskset util-linux
 need tar tar
 need promtool prometheus
+need systemd-analyze systemd
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
   exit 2
@@ -60,6 +61,14 @@ export SPILLWAY_CLUSTER_BIN; SPILLWAY_CLUSTER_BIN=$(cat "$log/bin" 2>/dev/null |
 step "unit, documentation, tidy and integration tests" cargo test --locked
 step "documentation builds" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 step "the release binary" cargo build --release --locked --quiet --bin spillway
+service() {
+  local unit=$log/spillway.service binary
+  binary=$(realpath "${CARGO_TARGET_DIR:-target}/release/spillway")
+  "$binary" manifest systemd --binary "$binary" > "$unit" && systemd-analyze verify "$unit" &&
+    # Exposure in tenths: 0 is none, 100 everything. It has 12.
+    systemd-analyze security --offline=true --threshold=20 --no-pager "$unit" | tail -1
+}
+step "the systemd unit" service
 step "the demo, headless" "${CARGO_TARGET_DIR:-target}/release/spillway" demo --headless
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"

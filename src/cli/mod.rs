@@ -4,6 +4,7 @@
 //! stand first in every help text: they are what people read at three in the morning.
 
 pub mod demo;
+pub mod manifest;
 pub mod replay;
 mod replayed;
 pub mod run;
@@ -53,6 +54,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Play audit logs through a policy: who would have been refused?
     Replay(replay::Args),
+    /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
+    Manifest(manifest::Args),
 }
 
 /// How a result is printed.
@@ -92,6 +95,7 @@ pub fn dispatch(
         },
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
+        Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
     }
 }
