@@ -247,10 +247,12 @@ fn every_alert_has_a_page_and_every_metric_it_asks_for_exists() {
     }
     let documented = read("docs/METRICS.md");
     let word = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':';
-    let wrong: Vec<String> = [alerts, recording]
+    let dashboard = read("deploy/monitoring/grafana/overview.json");
+    let wrong: Vec<String> = [alerts, recording, dashboard]
         .iter()
         .flat_map(|text| text.split(word))
         .filter(|name| name.starts_with("spillway_"))
+        // A recording rule's name begins with its level, so it never gets here.
         .map(|name| ["_bucket", "_sum", "_count"].iter().fold(name, |name, end| name.trim_end_matches(end)))
         .filter(|name| !documented.contains(&format!("| `{name}`")))
         .map(str::to_owned)
