@@ -163,9 +163,13 @@ impl Pool {
 
     /// The first connection with a free stream.
     fn place(self: &Arc<Self>, state: &mut State) -> Option<Arc<Slot>> {
+        let generation = self.dialer.generation(self.via);
         let mut index = 0;
         while let Some(connection) = state.open.get(index) {
-            if !connection.has_room() {
+            if connection.is_outdated(generation) {
+                let outdated = state.open.remove(index);
+                state.retired.push(Arc::downgrade(&outdated));
+            } else if !connection.has_room() {
                 index += 1;
             } else if connection.is_stale(self.limits.http1_idle) {
                 state.open.remove(index);
