@@ -59,7 +59,7 @@ struct Judged {
 /// What a certificate is worth.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// There is none, or it names nobody: a token or nothing decides.
+    /// There is none: a token or nothing decides.
     Nothing,
     /// It proves who the caller is, who is shared by all requests of the connection.
     Verified(Arc<Caller>),
@@ -117,6 +117,10 @@ pub enum Unverifiable {
     /// It is on the list of those that no longer count.
     #[error("the certificate is on the deny list")]
     Denied,
+    /// It has no CN. kube-apiserver's reader of client certificates then has no opinion, but the one of front-proxy
+    /// certificates, which is asked about each, has refused it: the answer is 401.
+    #[error("the certificate names nobody: it has no CN")]
+    Nameless,
     /// More intermediates than [`INTERMEDIATES_MAX`].
     #[error("the chain has more than {INTERMEDIATES_MAX} intermediates")]
     TooLong,
@@ -288,8 +292,7 @@ impl ClientAuthority {
         };
         match self.verify(leaf, intermediates, now).and_then(|end| Ok((end, self.identity(leaf)?))) {
             Err(why) => judged(Verdict::Unverifiable(why), SystemTime::UNIX_EPOCH),
-            Ok((end, None)) => judged(Verdict::Nothing, end),
-            Ok((not_after, Some(identity))) => {
+            Ok((not_after, identity)) => {
                 let caller = Caller {
                     identity: Arc::new(identity),
                     via: Assert::FrontProxy,
@@ -339,14 +342,14 @@ impl ClientAuthority {
         if now > end { Err(Unverifiable::Expired) } else { Ok(end) }
     }
 
-    /// The identity in a verified leaf; `None` without a CN, where the apiserver has no opinion either.
-    fn identity(&self, leaf: &CertificateDer<'_>) -> Result<Option<Identity>, Unverifiable> {
+    /// The identity in a verified leaf.
+    fn identity(&self, leaf: &CertificateDer<'_>) -> Result<Identity, Unverifiable> {
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Unverifiable::Unreadable)?;
         let subject = certificate.subject();
         // Of several CNs Go keeps the last, of several UIDs Kubernetes takes the first.
-        let Some(user) = attributes(subject, &OID_X509_COMMON_NAME, "CN")?.pop() else { return Ok(None) };
+        let user = attributes(subject, &OID_X509_COMMON_NAME, "CN")?.pop().unwrap_or_default();
         if user.is_empty() {
-            return Ok(None);
+            return Err(Unverifiable::Nameless);
         }
         let uid = match x509_parser::der_parser::Oid::from(&uid_arcs()) {
             Ok(oid) => attributes(subject, &oid, "UID")?.into_iter().next(),
@@ -369,7 +372,7 @@ impl ClientAuthority {
             groups.push(GROUP_AUTHENTICATED.to_owned());
         }
         let extra = vec![(EXTRA_CREDENTIAL_ID.to_owned(), vec![fingerprint(leaf)])];
-        Ok(Some(Identity { user, uid, groups, extra, credential: self.credential }))
+        Ok(Identity { user, uid, groups, extra, credential: self.credential })
     }
 }
 

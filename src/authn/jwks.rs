@@ -122,7 +122,9 @@ impl RemoteKeys {
                 Ok(Err(error)) => self.failed(&error, &mut failing),
                 Err(_) => self.failed(&FetchError::Late, &mut failing),
             };
-            failing &= fetched == Fetched::Failed;
+            if fetched != Fetched::Failed && std::mem::take(&mut failing) {
+                tracing::info!(host = self.endpoint.host, "an identity provider's keys are fetched again");
+            }
             told(fetched);
             sleep(PAUSE).await;
             if !failing {

@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::{hmac, rand};
@@ -115,6 +115,8 @@ pub(super) struct Reviews {
     /// Until somebody answers them.
     asked: Mutex<Option<mpsc::Receiver<Question>>>,
     tally: Tally,
+    /// The last question had no answer.
+    failing: AtomicBool,
 }
 
 struct State {
@@ -222,6 +224,7 @@ impl Reviews {
             questions,
             asked: Mutex::new(Some(asked)),
             tally: Tally::default(),
+            failing: AtomicBool::new(false),
         }))
     }
 

@@ -512,6 +512,46 @@ fn b7_a_reviewed_token_has_a_rank_until_it_is_revoked_and_never_keeps_nodes_aliv
     assert_eq!(site.lane(&bootstrap), ("control-plane".to_owned(), StatusCode::CREATED));
 }
 
+/// Certificates that are odd in one way each: whoever kube-apiserver turns away is turned away, whoever it takes for
+/// somebody is the same here.
+#[test]
+fn b9_odd_certificates_are_judged_as_the_apiserver_judges_them() {
+    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, date_time_ymd};
+    if !needs_spillway() {
+        return;
+    }
+    let _turn = alone();
+    let site = &*SITE;
+    type Change = fn(&mut CertificateParams);
+    let odd: [(&str, &str, Change); 9] = [
+        ("expired", "ada", |params| params.not_after = date_time_ymd(2020, 1, 1)),
+        ("not yet valid", "ada", |params| params.not_before = date_time_ymd(2090, 1, 1)),
+        ("for servers", "ada", |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
+        }),
+        ("for anything", "ada", |params| params.extended_key_usages = vec![]),
+        ("for both", "ada", |params| params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth)),
+        ("a uid", "ada", |params| {
+            params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]), "u-9");
+        }),
+        ("no name", "", |_| ()),
+        ("anonymous", "system:anonymous", |_| ()),
+        ("letters of others", "zoë/日本", |_| ()),
+    ];
+    let mut accepted = 0;
+    for (number, (what, name, change)) in odd.into_iter().enumerate() {
+        let pair = site.cluster.pki.odd_client(&format!("odd-{number}"), name, change);
+        for protocol in Protocol::BOTH {
+            let who = Credential::Certificate(pair.clone());
+            let [direct, through] = site.callers(&who).map(|caller| block_on(caller.ask(protocol, review())));
+            assert_eq!(through.status, direct.status, "{what}: {}; {}", direct.text(), through.text());
+            assert_eq!(user_info(&through), user_info(&direct), "{what}");
+            accepted += usize::from(direct.status == StatusCode::CREATED);
+        }
+    }
+    assert!((6..18).contains(&accepted), "some are accepted and some are not: {accepted}");
+}
+
 /// What a certificate says about its holder ends up in logs; a log line must stay one.
 #[test]
 fn b10_no_name_breaks_a_log_line_and_no_token_is_in_one() {

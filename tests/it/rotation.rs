@@ -109,6 +109,36 @@ fn b9_a_denied_certificate_loses_its_open_connection_and_a_token_still_vouches()
 }
 
 #[test]
+fn b9_the_break_glass_ca_rotates_under_open_connections() {
+    let stand = Stand::start(|_, _| ());
+    let second = tempfile::tempdir().unwrap();
+    let (next, next_paths) = Pki::create(second.path());
+    let caller =
+        |pair| Caller::new(stand.break_glass, &stand.paths.server_ca.cert, &Credential::Certificate(pair));
+    let old = caller(stand.paths.break_glass.clone());
+    let new = caller(next.break_glass("zoe", "zoe@corp", &["spillway:break-glass"]));
+    block_on(async {
+        let asks = || get("/api/v1/namespaces/default");
+        let (mut of_old, mut of_new) =
+            (old.connect(Protocol::Http2).await, new.connect(Protocol::Http2).await);
+        assert_eq!(of_old.ask(asks()).await.status, StatusCode::NOT_FOUND);
+        assert_eq!(of_new.ask(asks()).await.status, StatusCode::UNAUTHORIZED);
+        replace(&stand.paths.break_glass_ca.cert, "no certificate");
+        let reloaded = |result, count| {
+            tokio::task::block_in_place(|| {
+                stand.until("the lane's files", || reloads(&stand, "break_glass", result) == count);
+            });
+        };
+        reloaded("failed", 1.0);
+        assert_eq!(of_old.ask(asks()).await.status, StatusCode::NOT_FOUND, "a bad file changes nothing");
+        replace(&stand.paths.break_glass_ca.cert, fs::read(&next_paths.break_glass_ca.cert).unwrap());
+        reloaded("ok", 1.0);
+        assert_eq!(of_old.ask(asks()).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(of_new.ask(asks()).await.status, StatusCode::NOT_FOUND);
+    });
+}
+
+#[test]
 fn serving_certificates_of_both_listeners_follow_their_files() {
     let stand = Stand::start(|_, _| ());
     let second = tempfile::tempdir().unwrap();

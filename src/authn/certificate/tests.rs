@@ -74,10 +74,10 @@ fn the_authenticated_group_is_added_only_where_the_apiserver_adds_it() {
 }
 
 #[test]
-fn without_a_common_name_there_is_no_opinion() {
+fn b9_without_a_common_name_it_proves_nothing() {
     let subjects: [&[&[Attribute<'_>]]; 2] = [&[&[(O, UTF8, b"group")]], &[&[(CN, UTF8, b"")]]];
     for subject in subjects {
-        assert!(matches!(judged(&Says { subject, ..Says::default() }), Verdict::Nothing));
+        assert_eq!(refusal(judged(&Says { subject, ..Says::default() })), Unverifiable::Nameless);
     }
     let ca = Ca::root("clients");
     assert!(matches!(judge(&authority(&[&ca]), &[]), Verdict::Nothing));

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -67,8 +68,21 @@ struct Landing {
 }
 
 impl Landing {
-    fn settle(&mut self, verdict: Verdict) {
-        self.verdict = verdict;
+    /// Takes the verdict, and says once when there begins to be none and when there is one again.
+    fn settle(&mut self, answer: Result<Verdict, String>) {
+        let fails = answer.is_err();
+        let changed = self.reviews.failing.swap(fails, Ordering::Relaxed) != fails;
+        match answer {
+            Ok(verdict) => self.verdict = verdict,
+            Err(reason) if changed => tracing::warn!(
+                reason,
+                "kube-apiserver does not review tokens: callers whom it alone knows rank as unknown"
+            ),
+            Err(_) => {}
+        }
+        if changed && !fails {
+            tracing::info!("kube-apiserver reviews tokens again");
+        }
     }
 }
 
@@ -94,11 +108,8 @@ impl Reviewer {
             let mut landing = Landing { reviews: Arc::clone(&reviews), question, verdict: Verdict::None };
             tokio::spawn(Box::pin(async move {
                 let asking = ask(&*forward, route, &landing.reviews.settings, &landing.question.token);
-                match timeout(ANSWER_WITHIN, asking).await {
-                    Ok(Ok(verdict)) => landing.settle(verdict),
-                    Ok(Err(reason)) => tracing::debug!(reason, "a token review failed"),
-                    Err(_) => tracing::debug!("a token review was not answered in time"),
-                }
+                let answer = timeout(ANSWER_WITHIN, asking).await;
+                landing.settle(answer.unwrap_or_else(|_| Err("there was no answer in time".to_owned())));
             }));
         }
     }
