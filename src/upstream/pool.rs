@@ -167,8 +167,9 @@ impl Pool {
         let mut index = 0;
         while let Some(connection) = state.open.get(index) {
             if connection.is_outdated(generation) {
-                let outdated = state.open.remove(index);
-                state.retired.push(Arc::downgrade(&outdated));
+                // It ends with its last stream. Not counted as retired: that bound is against a peer that keeps closing,
+                // and would keep the watches of these connections from coming back on new ones.
+                state.open.remove(index);
             } else if !connection.has_room() {
                 index += 1;
             } else if connection.is_stale(self.limits.http1_idle) {
