@@ -11,6 +11,7 @@ mod identity;
 mod isolation;
 mod kubectl;
 mod meaning;
+mod oracle;
 mod payloads;
 mod probes;
 mod refusal;
