@@ -3,6 +3,7 @@
 mod apiserver;
 mod bad_input;
 mod break_glass;
+mod classification;
 mod client;
 mod cluster;
 mod cluster_selftest;
