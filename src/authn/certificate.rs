@@ -216,8 +216,10 @@ impl ClientAuthority {
         if now > end { Err(Unverifiable::Expired) } else { Ok(end) }
     }
 
-    /// The identity in a verified leaf; `None` without a CN, where the apiserver has no opinion either.
-    fn identity(&self, leaf: &CertificateDer<'_>) -> Result<Option<Identity>, Unverifiable> {
+    /// The identity in a verified leaf; `None` without a CN, where the apiserver has no opinion either. Whoever calls
+    /// this has verified the chain: it is public for the fuzz targets alone.
+    #[doc(hidden)]
+    pub fn identity(&self, leaf: &CertificateDer<'_>) -> Result<Option<Identity>, Unverifiable> {
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Unverifiable::Unreadable)?;
         let subject = certificate.subject();
         // Of several CNs Go keeps the last, of several UIDs Kubernetes takes the first.

@@ -10,6 +10,8 @@ mod exchange;
 mod forward;
 mod gate;
 mod headers;
+#[doc(hidden)]
+pub mod hygiene;
 mod mark;
 mod meaning;
 mod names;

@@ -382,3 +382,18 @@ fn a_target_that_is_no_path_is_refused() {
         }
     });
 }
+
+/// The one thing that does not pass: no client sends a fragment, and hyper cuts it off before anybody reads the target. So
+/// what was classified is what is sent on, here as everywhere.
+#[test]
+fn a_fragment_is_cut_off_before_anybody_reads_it() {
+    if !needs_spillway() {
+        return;
+    }
+    let (recorder, spillway) = &RECORDED[0];
+    let who = Credential::Certificate(CLUSTER.pki.client("fragment", "fragment", &["system:masters"]));
+    let answer =
+        block_on(status(&spillway.caller(&who), Protocol::Http1, "/api/v1/fragments#/../exec?watch=1"));
+    assert_eq!(answer, 200);
+    assert_eq!(recorder.count("GET /api/v1/fragments HTTP/1.1"), 1);
+}

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod cluster_selftest;
 mod drain;
+mod fuzz;
 mod identity;
 mod isolation;
 mod kubectl;
