@@ -16,9 +16,12 @@ pub fn run(input: &[u8]) {
     ));
     std::fs::write(&file, input).expect("a temporary file");
     let loaded = config::load_with(&[PathBuf::from(&file)], FileChecks::Off);
-    let again = config::load_with(&[PathBuf::from(&file)], FileChecks::Off);
+    // A quarter of them, as it costs as much again.
+    if input.len() % 16 < 4 {
+        let again = config::load_with(&[PathBuf::from(&file)], FileChecks::Off);
+        assert_eq!(loaded, again, "the same file, the same findings");
+    }
     std::fs::remove_file(&file).expect("it was written");
-    assert_eq!(loaded, again, "the same file, the same findings");
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(found) => {

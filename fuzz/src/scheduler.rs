@@ -19,6 +19,8 @@ use spillway::units::{Instant, Seats};
 
 /// Steps that are looked at: more would only make a run slow.
 const STEPS_MAX: usize = 400;
+/// The books are checked after so many steps, and at the end.
+const STEPS_BETWEEN_CHECKS: usize = 8;
 /// The longest that anybody waits (heavy requests: 8 s in lanes that wait at all), in milliseconds.
 const LONGEST_WAIT_MS: u64 = 10_000;
 
@@ -34,15 +36,23 @@ const CALLS: [(&str, &str, &str, Kind); 8] = [
 ];
 
 pub fn run(input: &[u8]) {
-    assert_eq!(play(input), play(input), "the same history, the same answers");
+    let trace = play(input);
+    // A quarter of them, as it costs as much again.
+    if input.len() % 16 < 4 {
+        assert_eq!(play(input), trace, "the same history, the same answers");
+    }
 }
 
 fn play(input: &[u8]) -> String {
     let mut world = World::new();
-    for step in input.chunks_exact(4).take(STEPS_MAX) {
+    for (number, step) in input.chunks_exact(4).take(STEPS_MAX).enumerate() {
         world.step(step[0], step[1], step[2], step[3]);
         world.look();
+        if number % STEPS_BETWEEN_CHECKS == 0 {
+            world.check();
+        }
     }
+    world.check();
     world.end()
 }
 
@@ -71,7 +81,11 @@ impl World {
         let mut settings = Settings::default();
         // Small enough that histories meet every bound.
         settings.limit.start = Seats(24);
-        settings.lanes.iter_mut().for_each(|lane| lane.queue_limit = lane.queue_limit.min(6));
+        for (lane, known) in settings.lanes.iter_mut().zip(Lane::ALL) {
+            lane.queue_limit = lane.queue_limit.min(6);
+            // A table of rates is large, and one shows what there is to see.
+            lane.identity_rate = lane.identity_rate.filter(|_| known == Lane::Telemetry);
+        }
         settings.exempt_requests = 4;
         settings.streams_per_lane = 3;
         settings.tickets = 64;
@@ -215,6 +229,9 @@ impl World {
         self.scheduler.wake(self.now);
         self.verdicts();
         assert!(self.scheduler.next_wake().is_none_or(|wake| wake > self.now), "somebody was forgotten");
+    }
+
+    fn check(&mut self) {
         let snapshot = self.scheduler.snapshot(self.now);
         let waits = |known: &&Known| matches!(known, Known::Waiting { .. });
         let waiting = self.known.values().filter(waits).count();

@@ -80,8 +80,9 @@ fn unproven(caller: &Caller) {
 }
 
 fn proven(caller: &Caller, header: &[u8], claims: &[u8]) {
-    let header: Value = serde_json::from_slice(header).unwrap();
-    let claims: Value = serde_json::from_slice(claims).unwrap();
+    // What nobody reads need not be UTF-8, at kube-apiserver neither.
+    let parsed = [header, claims].map(serde_json::from_slice::<Value>);
+    let [Ok(header), Ok(claims)] = parsed else { return };
     assert_eq!(header["alg"], "ES256", "the algorithm is the key's");
     assert!(header.get("crit").is_none_or(Value::is_null));
     assert_eq!(claims["iss"], ISSUER);
