@@ -38,6 +38,8 @@ use crate::telemetry::Metrics;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
 pub use self::settings::{flow as flow_settings, log_format};
+#[doc(hidden)]
+pub use self::state::file as state_file;
 
 /// The proxy could not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]

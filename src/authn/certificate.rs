@@ -342,8 +342,9 @@ impl ClientAuthority {
         if now > end { Err(Unverifiable::Expired) } else { Ok(end) }
     }
 
-    /// The identity in a verified leaf.
-    fn identity(&self, leaf: &CertificateDer<'_>) -> Result<Identity, Unverifiable> {
+    /// The identity in a verified leaf. Whoever calls this has verified the chain: it is public for the fuzz targets alone.
+    #[doc(hidden)]
+    pub fn identity(&self, leaf: &CertificateDer<'_>) -> Result<Identity, Unverifiable> {
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Unverifiable::Unreadable)?;
         let subject = certificate.subject();
         // Of several CNs Go keeps the last, of several UIDs Kubernetes takes the first.

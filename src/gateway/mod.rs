@@ -10,6 +10,8 @@ mod exchange;
 mod forward;
 mod gate;
 mod headers;
+#[doc(hidden)]
+pub mod hygiene;
 mod mark;
 mod meaning;
 mod names;
@@ -177,6 +179,10 @@ impl Path {
     ) -> Result<Understood, &'static str> {
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not a Kubernetes request; kubectl port-forward uses pods/portforward");
+        }
+        // `GET example.com`: a name and no path, which Go's server refuses too.
+        if !request.uri().path().starts_with('/') && request.uri().path() != "*" {
+            return Err("the request target is not a path");
         }
         let path =
             DecodedPath::new(request.uri().path()).map_err(|_| "the path has a malformed percent escape")?;
