@@ -17,6 +17,7 @@ mod outgoing;
 mod permit;
 mod refuse;
 mod resolved;
+mod target;
 mod tunnel;
 mod turn;
 
@@ -37,7 +38,7 @@ use crate::clock;
 use crate::flow::{Arrival, Encoding, Key, Kind, Reason};
 use crate::policy::{Class, Hints, Policy};
 use crate::request::{DecodedPath, RequestInfo, Verb};
-use crate::server::{Connection, Drain, Handler, ServerBody};
+use crate::server::{self, Connection, Drain, Handler, ServerBody};
 use crate::telemetry::{AccessLog, Answerer, Metrics};
 use crate::upstream::{Forward, Traffic};
 
@@ -97,6 +98,7 @@ impl Gateway {
 impl Path {
     async fn serve(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
         let mut exchange = Exchange::new(connection, &request);
+        let body_comes = server::is_coming(request.headers());
         let response = match self.prepare(&mut exchange, &mut request) {
             Ok((understood, resolved)) => {
                 match self.entrance.enter(exchange.arrived, &understood.arrival).await {
@@ -106,12 +108,14 @@ impl Path {
                     }
                     Err(refusal) => {
                         exchange.answerer = Answerer::Refused(refusal.reason);
+                        server::throw_away(request, body_comes).await;
                         refuse::shed(&refusal, &exchange.audit_id)
                     }
                 }
             }
             Err(refused) => {
                 exchange.answerer = Answerer::Failed(refused.reason);
+                server::throw_away(request, body_comes).await;
                 refused.response
             }
         };
@@ -133,6 +137,8 @@ impl Path {
             reason: Reason::Unauthenticated,
             response: refuse::unauthorized(&exchange.audit_id),
         };
+        target::check(request.method(), request.uri(), request.headers())
+            .map_err(|message| malformed(exchange, message))?;
         let wishes = headers::clean_request(request.headers_mut())
             .map_err(|error| malformed(exchange, &error.to_string()))?;
         let caller = self

@@ -12,6 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, sleep_until};
 
+use super::abuse::Abuse;
 use super::activity::Silence;
 use super::connection::{Connection, Protocol, Serving};
 use super::service::Requests;
@@ -106,8 +107,15 @@ enum End {
 
 async fn drive(serves: impl Serves, connection: &Connection, serving: &Serving) {
     match run(serves, connection, serving).await {
-        End::Served(Ok(())) => {}
-        End::Served(Err(error)) => tracing::debug!(connection = connection.id, %error, "connection failed"),
+        End::Served(result) => {
+            let found = connection.abuse.get().copied();
+            if let Some(abuse) = found.or_else(|| result.as_ref().err().and_then(Abuse::of)) {
+                count(&serving.tally.abuses[abuse.index()]);
+                tracing::debug!(connection = connection.id, peer = %connection.peer, abuse = abuse.as_str(), "cut off");
+            } else if let Err(error) = result {
+                tracing::debug!(connection = connection.id, %error, "connection failed");
+            }
+        }
         End::LateRequest => count(&serving.tally.late_request),
         End::Idle => count(&serving.tally.idle),
         End::Drained => count(&serving.tally.cut_off),

@@ -94,6 +94,8 @@ pub struct Metrics {
     overload: Overload,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
+    abuses: IntCounterVec,
+    heads_refused: IntCounterVec,
 }
 
 struct Gauges {
@@ -169,6 +171,16 @@ impl Metrics {
                 "client connections now open",
                 &["listener"],
             )?,
+            abuses: register.counters(
+                "connections_abusive_total",
+                "client connections ended for what was sent on them",
+                &["reason"],
+            )?,
+            heads_refused: register.counters(
+                "heads_refused_total",
+                "requests refused for the size of their heads, before anything else",
+                &["reason"],
+            )?,
             requests,
             registry: registry.clone(),
         };
@@ -219,6 +231,16 @@ impl Metrics {
     /// Sets how many client connections a listener has open.
     pub fn connections(&self, listener: &str, open: usize) {
         self.connections.with_label_values(&[listener]).set(gauge(open));
+    }
+
+    /// Sets how many client connections were ended for what was sent on them, for one reason of a closed set.
+    pub fn abusive_connections(&self, reason: &'static str, total: u64) {
+        raise(&self.abuses.with_label_values(&[reason]), total);
+    }
+
+    /// Sets how many requests were refused for their heads, for one reason of a closed set.
+    pub fn heads_refused(&self, reason: &'static str, total: u64) {
+        raise(&self.heads_refused.with_label_values(&[reason]), total);
     }
 
     fn refused(&self, lane: Lane, reason: Reason) {
