@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module a subject.
 
+mod abuse;
 mod apiserver;
 mod bad_input;
 mod break_glass;
@@ -7,6 +8,8 @@ mod client;
 mod cluster;
 mod cluster_selftest;
 mod drain;
+mod framing;
+mod h2spec;
 mod identity;
 mod isolation;
 mod kubectl;
