@@ -1,7 +1,7 @@
 //! For what is a connection ended that its client brought upon itself?
 //!
 //! A closed set of reasons, so that they can be counted. Some are found here ([`super::framing`], [`super::frames`]),
-//! some by h2, which tells them in the words of its error; a word that is not known counts as a protocol error.
+//! some by h2, which tells them to the client; what it does not tell counts as a protocol error.
 
 use std::error::Error as _;
 
@@ -86,25 +86,27 @@ impl Abuse {
         }
     }
 
-    /// The reason for which hyper or h2 ended a connection, if it was the client's doing.
+    /// The reason for which hyper or h2 ended a connection, if it was the client's doing. h2 keeps its words to itself.
     pub(super) fn of(error: &hyper::Error) -> Option<Self> {
         if error.is_parse() {
             return Some(Self::Framing);
         }
         let error = error.source()?.downcast_ref::<h2::Error>()?;
-        if !(error.is_go_away() && error.is_library()) || error.reason() == Some(h2::Reason::NO_ERROR) {
-            return None;
-        }
-        let words = error.to_string();
-        let known = [
-            ("too_many_resets", Self::Resets),
-            ("too_many_internal_resets", Self::StreamErrors),
-            ("too_many_continuations", Self::Continuations),
-            ("header_list_way_too_large", Self::HeaderBytes),
-            ("too_many_data_frames", Self::TinyFrames),
+        let ours = error.is_go_away() && error.is_library() && error.reason() != Some(h2::Reason::NO_ERROR);
+        ours.then_some(Self::Protocol)
+    }
+
+    /// The reason that h2 tells the client in its GOAWAY, whose last bytes are its words and the last that is sent.
+    pub(super) fn told(sent: &[u8]) -> Option<Self> {
+        const WORDS: [(&[u8], Abuse); 5] = [
+            (b"too_many_resets", Abuse::Resets),
+            (b"too_many_internal_resets", Abuse::StreamErrors),
+            (b"too_many_continuations", Abuse::Continuations),
+            (b"header_list_way_too_large", Abuse::HeaderBytes),
+            (b"too_many_data_frames", Abuse::TinyFrames),
         ];
-        let known = known.into_iter().find(|(word, _)| words.contains(word));
-        Some(known.map_or(Self::Protocol, |(_, abuse)| abuse))
+        let (_, abuse) = WORDS.into_iter().find(|(words, _)| sent.ends_with(words))?;
+        Some(abuse)
     }
 }
 

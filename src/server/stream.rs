@@ -119,9 +119,12 @@ impl<S> Watched<S> {
         }
     }
 
-    fn sent(&mut self, result: &Poll<io::Result<usize>>) {
-        if let (Guard::Http2(frames, _), Poll::Ready(Ok(bytes))) = (&mut self.guard, result) {
-            frames.sent(*bytes);
+    /// So much was sent, `last` at its end.
+    fn sent(&mut self, result: &Poll<io::Result<usize>>, last: &[u8]) {
+        let (Guard::Http2(frames, _), Poll::Ready(Ok(bytes))) = (&mut self.guard, result) else { return };
+        frames.sent(*bytes);
+        if let Some(abuse) = Abuse::told(last) {
+            let _ = self.connection.abuse.set(abuse);
         }
     }
 }
@@ -133,7 +136,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.sent(&result);
+        self.sent(&result, bytes);
         result
     }
 
@@ -143,7 +146,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.sent(&result);
+        self.sent(&result, slices.iter().rfind(|slice| !slice.is_empty()).map_or(&[], |slice| slice));
         result
     }
 

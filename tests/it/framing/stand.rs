@@ -98,7 +98,13 @@ impl Stand {
     /// Waits for something to become true.
     pub(crate) fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
         wait_for(what, READY, || {
-            if reached(self) { Ok(()) } else { Err(format!("{}\n{}", self.page(), self.log())) }
+            if reached(self) {
+                return Ok(());
+            }
+            let page = self.page();
+            let told = page.lines().filter(|line| !line.contains("_bucket") && !line.ends_with(" 0"));
+            let told: Vec<_> = told.filter(|line| !line.starts_with('#')).collect();
+            Err(format!("{}\n{}", told.join("\n"), self.log()))
         });
     }
 
