@@ -27,6 +27,12 @@ const HTTP1_BUFFER_MIN: usize = 8 * 1024;
 /// hyper's own number of HTTP/1.1 fields; naming any number costs an allocation for each request.
 const HTTP1_FIELDS_DEFAULT: usize = 100;
 
+/// Largest HTTP/2 frame that a client may send.
+const HTTP2_FRAME_BYTES: u32 = 16 * 1024;
+
+/// What a client may have us remember of its header fields.
+const HTTP2_TABLE_BYTES: u32 = 4 * 1024;
+
 /// What an idle connection that was told to go may still take: a round trip for GOAWAY and its
 /// acknowledgement.
 const GOING_FOR: Duration = Duration::from_secs(5);
@@ -68,6 +74,9 @@ fn http2_builder(settings: &Settings) -> http2::Builder<Boxed> {
     let mut builder = http2::Builder::new(Boxed);
     builder
         .timer(TokioTimer::new())
+        // The least that HTTP/2 allows, and its own default: nothing a client can make larger.
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .header_table_size(HTTP2_TABLE_BYTES)
         .max_header_list_size(limits.header_bytes)
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(limits.pending_resets)

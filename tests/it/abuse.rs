@@ -202,6 +202,9 @@ fn a8_a_request_that_is_reset_upstream_is_reset_there_once() {
     assert_eq!(stand.upstream.seen("/held").len(), 20, "none was sent twice");
 }
 
+/// The frame that breaks the protocol on a stream.
+type Provoke = fn(u32) -> Vec<u8>;
+
 #[test]
 fn a9_resets_that_the_client_provokes_end_the_connection() {
     if !needs_spillway() {
@@ -209,7 +212,7 @@ fn a9_resets_that_the_client_provokes_end_the_connection() {
     }
     let stand = Stand::start(true);
     stand.upstream.reply("/held", Reply::Never);
-    let ways: [(&str, fn(u32) -> Vec<u8>); 3] = [
+    let ways: [(&str, Provoke); 3] = [
         ("an increment of zero", |id| frame(wire::WINDOW_UPDATE, 0, id, &[0; 4])),
         ("a window beyond its limit", |id| frame(wire::WINDOW_UPDATE, 0, id, &[0x7f, 0xff, 0xff, 0xff])),
         ("data after the end", |id| frame(wire::DATA, wire::END, id, b"more")),

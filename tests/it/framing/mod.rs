@@ -9,6 +9,7 @@
 
 mod corpus;
 mod corpus2;
+mod haproxy;
 mod rows;
 pub(crate) mod stand;
 mod tunnels;

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::upstream::Upstream;
@@ -41,7 +42,9 @@ pub(crate) struct Stand {
     pub(crate) paths: Paths,
     pub(crate) pki: Pki,
     process: Process,
-    _guardian: Guardian,
+    /// What else runs here.
+    others: Mutex<Vec<Process>>,
+    guardian: Guardian,
     _dir: tempfile::TempDir,
 }
 
@@ -69,11 +72,26 @@ impl Stand {
             };
             Ok([address("main")?, address("metrics")?])
         });
-        let stand = Self { upstream, main, metrics, paths, pki, process, _guardian: guardian, _dir: dir };
+        let stand = Self {
+            upstream,
+            main,
+            metrics,
+            paths,
+            pki,
+            process,
+            others: Mutex::default(),
+            guardian,
+            _dir: dir,
+        };
         wait_for("the upstream to be up", READY, || {
             if stand.metric("spillway_upstream_up") == 1.0 { Ok(()) } else { Err(stand.log()) }
         });
         stand
+    }
+
+    /// Runs another program until the stand goes.
+    pub(crate) fn keep(&self, name: &str, command: Command) {
+        self.others.lock().push(Process::start(name, command, &self.paths.logs, &self.guardian));
     }
 
     /// Somebody with a certificate: asserted to the upstream, over HTTP/2 where it speaks that.
