@@ -50,6 +50,7 @@ step "format" cargo fmt --check
 step "lints" cargo clippy --locked --all-targets --quiet -- -D warnings
 step "dependencies: bans, licenses, sources" deny
 step "programs of a real cluster (built once)" bash -c 'tests/cluster/build.sh > '"$log"'/bin'
+step "h2spec (built once)" bash -c 'tests/h2spec/build.sh > '"$log"'/h2spec'
 export SPILLWAY_CLUSTER_BIN; SPILLWAY_CLUSTER_BIN=$(cat "$log/bin" 2>/dev/null || true)
 step "unit, documentation, tidy and integration tests" cargo test --locked
 step "documentation builds" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet

@@ -4,7 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::{
-    fs,
+    env, fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     process::Command,
@@ -54,7 +54,10 @@ impl Stand {
         let dir = tempfile::tempdir().unwrap();
         let (pki, paths) = Pki::create(dir.path());
         let upstream = Upstream::start(&paths, http2);
-        let config = config(&paths, upstream.address);
+        let mut config = config(&paths, upstream.address);
+        if let Ok(mode) = env::var("SPILLWAY_TEST_RUNTIME") {
+            config["runtime"] = json!({"mode": mode});
+        }
         let file = dir.path().join("spillway.yaml");
         fs::write(&file, config.to_string()).unwrap();
         let mut command = Command::new(BINARY);
