@@ -19,6 +19,7 @@ mod outgoing;
 mod permit;
 mod refuse;
 mod resolved;
+mod target;
 mod tunnel;
 mod turn;
 
@@ -39,7 +40,7 @@ use crate::clock;
 use crate::flow::{Arrival, Encoding, Key, Kind, Reason};
 use crate::policy::{Class, Hints, Policy};
 use crate::request::{DecodedPath, RequestInfo, Verb};
-use crate::server::{Connection, Drain, Handler, ServerBody};
+use crate::server::{self, Connection, Drain, Handler, ServerBody};
 use crate::telemetry::{AccessLog, Answerer, Metrics};
 use crate::upstream::{Forward, Traffic};
 
@@ -99,6 +100,7 @@ impl Gateway {
 impl Path {
     async fn serve(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
         let mut exchange = Exchange::new(connection, &request);
+        let body_comes = server::is_coming(request.headers());
         let response = match self.prepare(&mut exchange, &mut request).await {
             Ok((understood, resolved)) => {
                 match self.entrance.enter(exchange.arrived, &understood.arrival).await {
@@ -108,12 +110,14 @@ impl Path {
                     }
                     Err(refusal) => {
                         exchange.answerer = Answerer::Refused(refusal.reason);
+                        server::throw_away(request, body_comes).await;
                         refuse::shed(&refusal, &exchange.audit_id)
                     }
                 }
             }
             Err(refused) => {
                 exchange.answerer = Answerer::Failed(refused.reason);
+                server::throw_away(request, body_comes).await;
                 refused.response
             }
         };
@@ -139,6 +143,8 @@ impl Path {
             StatusCode::UNAUTHORIZED => unauthorized(exchange),
             _ => malformed(exchange, &refused.to_string()),
         };
+        target::check(request.method(), request.uri(), request.headers())
+            .map_err(|message| malformed(exchange, message))?;
         let wishes = headers::clean_request(request.headers_mut())
             .map_err(|error| malformed(exchange, &error.to_string()))?;
         let authenticator = &self.shared.authenticator;
