@@ -46,6 +46,17 @@ pub(super) fn shed(refusal: &Refusal, audit_id: &HeaderValue) -> Response<Body> 
     respond(&status, audit_id)
 }
 
+/// 429: an operator contained this client, or all of its kind.
+pub(super) fn contained(message: &str, retry_after_seconds: u32, audit_id: &HeaderValue) -> Response<Body> {
+    let status = Status {
+        code: StatusCode::TOO_MANY_REQUESTS,
+        reason: "TooManyRequests",
+        message: &format!("{message} (decision {})", decision_id(audit_id)),
+        retry_after_seconds: Some(retry_after_seconds.max(1)),
+    };
+    respond(&status, audit_id)
+}
+
 /// The apiserver could not be reached, or did not answer as it should.
 pub(super) fn upstream_failed(error: &UpstreamError, watch: bool, audit_id: &HeaderValue) -> Response<Body> {
     let message = format!("spillway could not get an answer from kube-apiserver: {error}");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::gate::Gate;
+use super::levers::PenaltyTurn;
 use super::permit::{Permit, Reset};
 use crate::flow::{Arrival, Ceiling, Decision, End, Level, Reason, Refusal, Ticket};
 use crate::units::Instant;
@@ -95,6 +96,13 @@ impl Turn {
         match self {
             Self::Permit(permit) => permit.take_reset(),
             Self::Reserved(_) => None,
+        }
+    }
+
+    /// Keeps the turn of a penalty for as long as it is at work.
+    pub(super) fn carry(&mut self, penalty: Option<PenaltyTurn>) {
+        if let Self::Permit(permit) = self {
+            permit.carry(penalty);
         }
     }
 

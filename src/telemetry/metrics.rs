@@ -11,8 +11,10 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::levers::{LeverGauges, Levers};
 use super::overload::{GateGauges, Overload, raise};
 use super::{Answered, Answerer};
+use crate::flow::levers::Action;
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
 use crate::policy::Lane;
 use crate::request::Verb;
@@ -75,6 +77,8 @@ pub struct Scrape<'a> {
     pub diagnosis: &'a Diagnosis,
     /// The gate's numbers.
     pub gate: GateGauges,
+    /// What operators put in force by hand.
+    pub levers: LeverGauges,
     /// The connections.
     pub upstream: UpstreamGauges,
 }
@@ -92,6 +96,7 @@ pub struct Metrics {
     failures: [IntCounter; FAILURES.len()],
     gauges: Gauges,
     overload: Overload,
+    levers: Levers,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
 }
@@ -159,6 +164,7 @@ impl Metrics {
             },
             gauges: Gauges::register(&register)?,
             overload: Overload::register(&register)?,
+            levers: Levers::register(&register)?,
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
                 "requests on the break-glass listener",
@@ -211,6 +217,11 @@ impl Metrics {
         self.failures[place].inc();
     }
 
+    /// Counts a request that was refused because an operator isolated its client.
+    pub fn isolated(&self, action: Action) {
+        self.levers.isolated(action);
+    }
+
     /// Sets what answers in flight may take of the apiserver's memory, in bytes.
     pub fn response_budget(&self, bytes: u64) {
         self.overload.budget(bytes);
@@ -237,6 +248,7 @@ impl Metrics {
     pub fn render(&self, scrape: &Scrape<'_>) -> String {
         self.gauges.set(scrape.flow, scrape.upstream);
         self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
+        self.levers.set(scrape.levers);
         let mut text = Vec::new();
         // The encoder fails only when the writer does, and a Vec does not.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
