@@ -20,7 +20,7 @@ use super::status::status;
 use super::{ShardStats, StartError};
 use crate::admin;
 use crate::breakglass::Lane as BreakGlassLane;
-use crate::gateway::{Gate, Names};
+use crate::gateway::{Gate, Levers, Names};
 use crate::io::Flusher;
 use crate::server::Server;
 use crate::telemetry::{Metrics, Scrape, UpstreamGauges};
@@ -34,6 +34,7 @@ pub(super) struct Inside {
     /// Where to write what the scheduler learns.
     pub(super) state: Option<State>,
     pub(super) names: Arc<Names>,
+    pub(super) levers: Arc<Levers>,
 }
 
 /// What has to be ended.
@@ -58,13 +59,13 @@ impl Control {
         metrics_listener: TcpListener,
         inside: Inside,
         upstream: &upstream::Settings,
+        ready: Arc<AtomicBool>,
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Control)?;
         let probers = {
             let _entered = runtime.enter();
             Probers::spawn(upstream, &Flusher::spawn())?
         };
-        let ready = Arc::new(AtomicBool::new(false));
         let (end, ended) = oneshot::channel();
         let shown = admin_view(&inside, &probers, &ready);
         let thread = std::thread::Builder::new()
@@ -168,7 +169,7 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
     let (gate, metrics, stats) =
         (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
     let (seen, names) = (Arc::clone(&inside.gate), Arc::clone(&inside.names));
-    let prober = probers.livez.clone();
+    let (prober, levers) = (probers.livez.clone(), Arc::clone(&inside.levers));
     Arc::new(admin::Inside {
         metrics: Box::new(move || {
             let up = prober.latest().is_some_and(|reading| reading.is_up());
@@ -177,6 +178,7 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
                 flow: &view.snapshot,
                 diagnosis: &view.diagnosis,
                 gate: view.gate,
+                levers: levers.gauges(),
                 upstream: gauges(up, &stats),
             })
         }),

@@ -6,6 +6,7 @@
 
 mod chronicle;
 mod control;
+mod levers;
 mod lookout;
 mod settings;
 mod state;
@@ -14,12 +15,14 @@ mod status;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use self::control::Control;
+use self::levers::{AdminThread, Keeper};
 use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
@@ -32,6 +35,7 @@ use crate::server::{
     BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tls, TlsError,
 };
 use crate::telemetry::Metrics;
+use crate::units::Seats;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
 pub use self::settings::{flow as flow_settings, log_format};
@@ -117,6 +121,8 @@ pub struct Running {
     addresses: Addresses,
     grace: Duration,
     control: Control,
+    /// Ends last: an operator may want to look at the end.
+    admin: AdminThread,
 }
 
 impl Running {
@@ -129,6 +135,7 @@ impl Running {
     /// Ends it: readiness turns false, connections are told to go, watches end spread over the grace period.
     pub fn drain(self) {
         self.control.end(self.grace);
+        drop(self.admin);
     }
 
     /// Waits for SIGTERM or SIGINT, then drains.
@@ -153,6 +160,8 @@ struct Prepared {
     upstream: upstream::Settings,
     gate: Arc<Gate>,
     state: Option<State>,
+    ready: Arc<AtomicBool>,
+    keeper: Arc<Keeper>,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -177,8 +186,10 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         stats: stats.clone(),
         state: prepared.state,
         names: Arc::clone(&prepared.shared.names),
+        levers: Arc::clone(&prepared.shared.levers),
     };
-    let mut control = Control::start(prepared.metrics, inside, &prepared.upstream)?;
+    let mut control = Control::start(prepared.metrics, inside, &prepared.upstream, prepared.ready)?;
+    let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
         let entrance = Entrance::BreakGlass(reserve);
@@ -193,7 +204,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         &factory,
     )?);
     control.ready();
-    Ok(Running { addresses, grace: proxy.drain.grace_period, control })
+    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin })
 }
 
 fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepared, StartError> {
@@ -214,6 +225,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
     if let Some(state) = &state {
         state.recall(&mut scheduler);
     }
+    let limits = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
     let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
     let drain = Drain::new();
     let shared = Arc::new(Shared {
@@ -223,6 +235,19 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         access_log: settings::access_log(proxy.logging.access),
         drain: drain.clone(),
         names: Arc::default(),
+        levers: Arc::default(),
+        recent: Arc::default(),
+    });
+    let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
+    let keeper = Keeper::new(levers::Parts {
+        gate: Arc::clone(&gate),
+        levers: Arc::clone(&shared.levers),
+        recent: Arc::clone(&shared.recent),
+        names: Arc::clone(&shared.names),
+        folder: proxy.state.as_ref().map(|state| state.dir.clone()),
+        break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
+        limits,
+        ready: Arc::clone(&ready),
     });
     Ok(Prepared {
         listeners,
@@ -230,8 +255,10 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         metrics: metrics_listener,
         shared,
         upstream,
-        gate: Gate::new(scheduler, drain),
+        gate,
         state,
+        ready,
+        keeper,
     })
 }
 
