@@ -89,6 +89,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "app",
+            "admin",
             "demo",
             "sim",
             "config",

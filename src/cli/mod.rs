@@ -4,10 +4,19 @@
 //! stand first in every help text: they are what people read at three in the morning.
 
 pub mod demo;
+mod effect;
+#[cfg(test)]
+mod golden;
+pub mod isolate;
+pub mod limit;
+pub mod lockdown;
 pub mod run;
+mod shown;
 pub mod simulate;
 mod simulate_report;
 mod simulated;
+mod socket;
+pub mod status;
 pub mod validate;
 
 use std::ffi::OsString;
@@ -29,6 +38,12 @@ pub enum Ending {
     Usage = 2,
     /// The configuration or a file it names is wrong; nothing was started.
     Config = 3,
+    /// Nobody answers at the endpoint.
+    Unreachable = 4,
+    /// The endpoint is there, and not for this user.
+    Forbidden = 5,
+    /// No answer in time.
+    TimedOut = 6,
 }
 
 /// A guard in front of kube-apiserver: operators keep access, telemetry is shed first.
@@ -49,6 +64,18 @@ enum Command {
     Demo(demo::Args),
     /// Play a scenario in virtual time, with this policy or another algorithm in front of a modelled apiserver
     Simulate(simulate::Args),
+    /// Show how the running proxy is, why, and what to do next
+    Status(status::Args),
+    /// Contain one client now
+    Isolate(isolate::Args),
+    /// End an isolation
+    Release(isolate::ReleaseArgs),
+    /// Show what is isolated
+    Isolations(isolate::ListArgs),
+    /// Let only in what keeps the cluster alive
+    Lockdown(lockdown::Args),
+    /// Show, bound or fix the limit L
+    Limit(limit::Args),
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -79,5 +106,17 @@ pub fn dispatch(
         },
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
+        Command::Status(args) => status::run(&args, out, err, shown_colour()),
+        Command::Isolate(args) => isolate::run(&args, out, err),
+        Command::Release(args) => isolate::release(&args, out, err),
+        Command::Isolations(args) => isolate::list(&args, out, err),
+        Command::Lockdown(args) => lockdown::run(&args, out, err),
+        Command::Limit(args) => limit::run(&args, out, err),
     }
+}
+
+/// Whether what is shown may have colours.
+fn shown_colour() -> Colour {
+    let terminal = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if terminal { Colour::Always } else { Colour::Never }
 }
