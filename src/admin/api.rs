@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -28,6 +28,8 @@ type Shared = State<Arc<dyn Operations>>;
 pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/clients", get(clients))
+        .route("/v1/events", get(events))
         .route("/v1/isolations", get(isolations).post(isolate))
         .route("/v1/isolations/release", post(release))
         .route("/v1/lockdown", post(lock))
@@ -45,6 +47,20 @@ pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
 
 async fn status(State(operations): Shared) -> Response {
     json(StatusCode::OK, &operations.status())
+}
+
+async fn clients(State(operations): Shared, RawQuery(query): RawQuery) -> Response {
+    json(StatusCode::OK, &operations.clients(value(query.as_deref(), "by=").unwrap_or("asked")))
+}
+
+async fn events(State(operations): Shared, RawQuery(query): RawQuery) -> Response {
+    let after = value(query.as_deref(), "after=").and_then(|number| number.parse().ok());
+    json(StatusCode::OK, &operations.events(after.unwrap_or(0)))
+}
+
+/// The value behind `key=`.
+fn value<'a>(query: Option<&'a str>, key: &str) -> Option<&'a str> {
+    query?.split('&').find_map(|pair| pair.strip_prefix(key))
 }
 
 async fn isolations(State(operations): Shared) -> Response {

@@ -5,7 +5,8 @@
 use futures_util::future::BoxFuture;
 
 use super::wire::{
-    HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, Release, Status,
+    Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, Release,
+    Status,
 };
 use crate::telemetry::LocalPeer;
 
@@ -13,6 +14,10 @@ use crate::telemetry::LocalPeer;
 pub trait Operations: Send + Sync {
     /// How things are.
     fn status(&self) -> Status;
+    /// Who was here lately, by `asked`, `served` or `refused`.
+    fn clients(&self, by: &str) -> Clients;
+    /// What happened after an event of this number.
+    fn events(&self, after: u64) -> Events;
     /// What is isolated.
     fn isolations(&self) -> Vec<IsolationView>;
     /// Isolates, or says what would happen.

@@ -248,6 +248,40 @@ pub struct Status {
     pub kept: Kept,
 }
 
+/// `GET /v1/clients?by=asked`, `served` or `refused`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Clients {
+    /// The first of them, at most 20.
+    pub clients: Vec<ClientView>,
+    /// How many were here lately.
+    pub known: usize,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventView {
+    /// Its number in this process, from 1.
+    pub number: u64,
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// `lever` or `overload`.
+    pub kind: String,
+    /// What.
+    pub text: String,
+}
+
+/// `GET /v1/events?after=NUMBER`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Events {
+    /// The oldest first, at most 256.
+    pub events: Vec<EventView>,
+    /// The number of the last one.
+    pub last: u64,
+}
+
 /// An answer that is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -5,6 +5,7 @@
 
 pub mod demo;
 mod effect;
+pub mod events;
 #[cfg(test)]
 mod golden;
 pub mod isolate;
@@ -17,6 +18,7 @@ mod simulate_report;
 mod simulated;
 mod socket;
 pub mod status;
+pub mod top;
 pub mod validate;
 
 use std::ffi::OsString;
@@ -66,6 +68,10 @@ enum Command {
     Simulate(simulate::Args),
     /// Show how the running proxy is, why, and what to do next
     Status(status::Args),
+    /// Show who asks most, and who is refused most
+    Top(top::Args),
+    /// Show what happened lately
+    Events(events::Args),
     /// Contain one client now
     Isolate(isolate::Args),
     /// End an isolation
@@ -107,6 +113,8 @@ pub fn dispatch(
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
+        Command::Top(args) => top::run(&args, out, err),
+        Command::Events(args) => events::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),
         Command::Release(args) => isolate::release(&args, out, err),
         Command::Isolations(args) => isolate::list(&args, out, err),

@@ -176,6 +176,10 @@ fn a_denied_culprit_falls_under_load_while_others_go_on() {
                 .find(|line| line.starts_with(r#"spillway_isolated_requests_total{action="deny"}"#));
             let refused = refused.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
             assert!(refused.is_some_and(|refused| refused >= 5), "{page}");
+            let events = command(&spillway, &["events"]).fine();
+            assert!(events.contains(&format!("lever isolate {id} user lever-culprit: deny")), "{events}");
+            let top = command(&spillway, &["top", "--once", "--by", "refused"]).fine();
+            assert!(top.lines().nth(1).is_some_and(|first| first.starts_with("lever-culprit ")), "{top}");
             let status = command(&spillway, &["status"]).fine();
             assert!(status.contains("! isolated: user lever-culprit (deny)"), "{status}");
             let released = command(&spillway, &["release", "lever-culprit"]).fine();

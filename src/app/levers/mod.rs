@@ -5,6 +5,7 @@
 //! that the kernel tells of the other end of the socket. Ends come by the monotonic clock, in the request path itself;
 //! the sweep here only tidies up and tells.
 
+mod events;
 mod file;
 mod protect;
 mod rates;
@@ -20,13 +21,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
+use self::events::Timeline;
 use self::rates::Rates;
-use self::wanted::{Origin, Over, Wanted};
+use self::wanted::{Origin, Wanted};
 use super::state::Place;
 use crate::admin::Operations;
 use crate::admin::wire::{
-    self, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, REASON_BYTES_MAX,
-    Release, Status, code,
+    self, Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem,
+    REASON_BYTES_MAX, Release, Status, code,
 };
 use crate::clock;
 use crate::config::{nearest, show_duration};
@@ -34,7 +36,7 @@ use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
 use crate::gateway::{Gate, Levers, Names, Recent};
-use crate::telemetry::{LeverMoved, LocalPeer};
+use crate::telemetry::LocalPeer;
 use crate::units::{Instant, Seats};
 
 pub(in crate::app) use self::thread::AdminThread;
@@ -67,6 +69,7 @@ pub(in crate::app) struct Keeper {
     started: Instant,
     wanted: Mutex<Wanted>,
     rates: Mutex<Rates>,
+    timeline: Timeline,
     place: Option<Place>,
     /// One writing at a time: it moves into the thread that writes.
     writing: Arc<tokio::sync::Mutex<()>>,
@@ -80,13 +83,15 @@ impl Keeper {
     /// A keeper with what the last process left, in force when this returns.
     pub(in crate::app) fn new(parts: Parts) -> Arc<Self> {
         let place = parts.folder.clone().map(|folder| Place { folder, name: NAME });
-        let wanted = place.as_ref().map_or_else(Wanted::default, recall);
+        let timeline = Timeline::default();
+        let wanted = place.as_ref().map_or_else(Wanted::default, |place| recall(place, &timeline));
         let kept = match &place {
             Some(_) => Kept { on_disk: true, problem: String::new() },
             None => Kept { on_disk: false, problem: "there is no state.dir in the configuration".to_owned() },
         };
         let keeper = Self {
             started: clock::now(),
+            timeline,
             rates: Mutex::default(),
             writing: Arc::default(),
             dirty: AtomicBool::new(false),
@@ -120,11 +125,13 @@ impl Keeper {
     /// Ends what is over, samples rates, and writes what could not be written.
     async fn sweep(&self) {
         let now = clock::now();
-        self.rates.lock().sample(now, &self.parts.gate.view(), &self.parts.levers, &self.parts.recent);
+        let view = self.parts.gate.view();
+        self.rates.lock().sample(now, &view, &self.parts.levers, &self.parts.recent);
+        self.timeline.look(&view, &self.parts.names);
         let over = self.wanted.lock().expire(now);
         if !over.is_empty() {
             self.change(|_| ());
-            tell_over(&over);
+            self.timeline.over(&over);
         }
         let is_due = {
             let mut rounds = self.rounds.lock();
@@ -159,7 +166,7 @@ impl Keeper {
 }
 
 /// What the last process left, if it can be believed.
-fn recall(place: &Place) -> Wanted {
+fn recall(place: &Place, timeline: &Timeline) -> Wanted {
     let shown = place.file().display().to_string();
     let bytes = match place.read(file::BYTES_MAX) {
         Ok(bytes) => bytes,
@@ -172,13 +179,13 @@ fn recall(place: &Place) -> Wanted {
     match file::read(&bytes, clock::wall(), clock::now()) {
         Ok(wanted) => {
             for (isolation, origin) in &wanted.isolations {
-                tell_isolation("recalled", isolation, origin, None);
+                timeline.isolation("recalled", isolation, origin, None);
             }
             if let Some((_, origin)) = &wanted.lockdown {
-                tell("recalled", "lockdown", "vital lanes only", origin, None);
+                timeline.lever("recalled", "lockdown", "vital lanes only", origin, None);
             }
             if let Some((hold, origin)) = &wanted.hold {
-                tell("recalled", "limit", &show::hold(hold), origin, None);
+                timeline.lever("recalled", "limit", &show::hold(hold), origin, None);
             }
             wanted
         }
@@ -196,38 +203,6 @@ fn recall(place: &Place) -> Wanted {
             Wanted::default()
         }
     }
-}
-
-fn tell_over(over: &Over) {
-    for (isolation, origin) in &over.isolations {
-        tell_isolation("expired", isolation, origin, None);
-    }
-    if let Some((_, origin)) = &over.lockdown {
-        tell("expired", "lockdown", "vital lanes only", origin, None);
-    }
-    if let Some((hold, origin)) = &over.hold {
-        tell("expired", "limit", &show::hold(hold), origin, None);
-    }
-}
-
-fn tell_isolation(action: &'static str, isolation: &Isolation, origin: &Origin, by: Option<LocalPeer>) {
-    let event = LeverMoved {
-        action,
-        id: &isolation.id,
-        target: &isolation.target.to_string(),
-        to: isolation.action.as_str(),
-        seconds: isolation.until.since(clock::now()).as_secs(),
-        reason: &origin.reason,
-        forced: isolation.forced,
-        by,
-    };
-    event.emit();
-}
-
-fn tell(action: &'static str, id: &str, to: &str, origin: &Origin, by: Option<LocalPeer>) {
-    let seconds = origin.ends_at.saturating_sub(file::seconds(clock::wall()));
-    let event = LeverMoved { action, id, target: "", to, seconds, reason: &origin.reason, forced: false, by };
-    event.emit();
 }
 
 /// A reason that can be shown in a log, a terminal and an answer.
@@ -296,6 +271,14 @@ impl Operations for Keeper {
         show::status(self)
     }
 
+    fn clients(&self, by: &str) -> Clients {
+        show::clients(self, by)
+    }
+
+    fn events(&self, after: u64) -> Events {
+        self.timeline.after(after)
+    }
+
     fn isolations(&self) -> Vec<IsolationView> {
         show::isolations(self)
     }
@@ -343,7 +326,7 @@ impl Operations for Keeper {
             wanted.isolations.push((isolation.clone(), origin.clone()));
             Ok(())
         })?;
-        tell_isolation("isolate", &isolation, &origin, Some(by));
+        self.timeline.isolation("isolate", &isolation, &origin, Some(by));
         let isolation = show::isolation(self, &isolation, &origin);
         Ok(Isolated { isolation, preview, kept: Kept::default() })
     }
@@ -369,7 +352,7 @@ impl Operations for Keeper {
             (isolation, origin, view)
         };
         self.change(|_| ());
-        tell_isolation("release", &isolation, &origin, Some(by));
+        self.timeline.isolation("release", &isolation, &origin, Some(by));
         Ok(view)
     }
 
@@ -379,7 +362,7 @@ impl Operations for Keeper {
         let origin = origin(&reason, ttl, by);
         let lockdown = Lockdown { until: clock::now() + ttl, reason };
         self.change(|wanted| wanted.lockdown = Some((lockdown.clone(), origin.clone())));
-        tell("lockdown", "lockdown", "vital lanes only", &origin, Some(by));
+        self.timeline.lever("lockdown", "lockdown", "vital lanes only", &origin, Some(by));
         Ok(show::lockdown(&lockdown, &origin))
     }
 
@@ -387,7 +370,7 @@ impl Operations for Keeper {
         let Some((lockdown, origin)) = self.change(|wanted| wanted.lockdown.take()) else {
             return Err(Problem::new(code::NOT_IN_FORCE, "there is no lockdown", "spillway status"));
         };
-        tell("lockdown-off", "lockdown", "vital lanes only", &origin, Some(by));
+        self.timeline.lever("lockdown-off", "lockdown", "vital lanes only", &origin, Some(by));
         Ok(show::lockdown(&lockdown, &origin))
     }
 
@@ -413,7 +396,7 @@ impl Operations for Keeper {
         let hold = LimitHold { seats, until: clock::now() + ttl };
         let origin = origin(&reason, ttl, by);
         self.change(|wanted| wanted.hold = Some((hold, origin.clone())));
-        tell("limit", "limit", &show::hold(&hold), &origin, Some(by));
+        self.timeline.lever("limit", "limit", &show::hold(&hold), &origin, Some(by));
         Ok(show::held(&hold, &origin))
     }
 
@@ -421,7 +404,7 @@ impl Operations for Keeper {
         let Some((hold, origin)) = self.change(|wanted| wanted.hold.take()) else {
             return Err(Problem::new(code::NOT_IN_FORCE, "L is not held", "spillway limit show"));
         };
-        tell("limit-off", "limit", &show::hold(&hold), &origin, Some(by));
+        self.timeline.lever("limit-off", "limit", &show::hold(&hold), &origin, Some(by));
         Ok(show::held(&hold, &origin))
     }
 

@@ -7,7 +7,7 @@ use super::Keeper;
 use super::rates::{PerSecond, lane_counts};
 use super::wanted::Origin;
 use crate::admin::wire::{
-    ClientView, IsolationView, LaneStatus, LeverView, PREVIEW_CLIENTS_MAX, Preview, Status,
+    ClientView, Clients, IsolationView, LaneStatus, LeverView, PREVIEW_CLIENTS_MAX, Preview, Status,
 };
 use crate::app::chronicle::client_of;
 use crate::clock;
@@ -17,6 +17,8 @@ use crate::gateway::Client;
 use crate::policy::{ClientKey, Lane};
 use crate::units::Instant;
 
+/// Clients named in a list.
+const CLIENTS_SHOWN_MAX: usize = 20;
 /// Clients named in a status.
 const MOST_REFUSED_MAX: usize = 3;
 
@@ -100,15 +102,24 @@ fn client(keeper: &Keeper, key: ClientKey, client: &Client) -> ClientView {
     }
 }
 
+/// Who was here lately and comes first.
+pub(super) fn clients(keeper: &Keeper, by: &str) -> Clients {
+    let all = keeper.parts.recent.all();
+    let mut clients: Vec<ClientView> = all.iter().map(|(key, one)| client(keeper, *key, one)).collect();
+    let rank = |view: &ClientView| match by {
+        "served" => view.served_per_second,
+        "refused" => view.shed_per_second,
+        _ => view.served_per_second + view.shed_per_second,
+    };
+    clients.sort_by(|one, other| rank(other).total_cmp(&rank(one)).then_with(|| one.user.cmp(&other.user)));
+    clients.truncate(CLIENTS_SHOWN_MAX);
+    Clients { clients, known: all.len() }
+}
+
 /// Who is refused most, now.
 fn most_refused(keeper: &Keeper) -> Vec<ClientView> {
-    let all = keeper.parts.recent.all();
-    let mut views: Vec<ClientView> = all
-        .iter()
-        .map(|(key, one)| client(keeper, *key, one))
-        .filter(|view| view.shed_per_second > 0.0)
-        .collect();
-    views.sort_by(|one, other| other.shed_per_second.total_cmp(&one.shed_per_second));
+    let mut views = clients(keeper, "refused").clients;
+    views.retain(|view| view.shed_per_second > 0.0);
     views.truncate(MOST_REFUSED_MAX);
     views
 }
