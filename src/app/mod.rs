@@ -189,9 +189,9 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         levers: Arc::clone(&prepared.shared.levers),
     };
     let mut control = Control::start(prepared.metrics, inside, &prepared.upstream, prepared.ready)?;
-    let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
+        prepared.keeper.show_break_glass(Arc::clone(&reserve));
         let entrance = Entrance::BreakGlass(reserve);
         let factory = factory(&prepared.shared, entrance, &prepared.upstream, &stats);
         control.keep_break_glass(lane.start(&drain, factory)?);
@@ -203,6 +203,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         &drain,
         &factory,
     )?);
+    let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
     Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin })
 }

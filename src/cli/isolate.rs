@@ -218,21 +218,21 @@ fn table(isolations: &[IsolationView], out: &mut dyn Write) -> io::Result<()> {
     if isolations.is_empty() {
         return writeln!(out, "nobody is isolated");
     }
-    writeln!(out, "ID        ACTION   LEFT    REFUSED   PASSED  BY        WHO")?;
+    writeln!(out, "ID        ACTION   LEFT     REFUSED    PASSED  BY        WHO, AND WHY")?;
     for view in isolations {
         writeln!(
             out,
-            "{:<8}  {:<7}  {:<6} {:>8} {:>8}  {:<8}  {}",
+            "{:<8}  {:<7}  {:<6} {:>9} {:>9}  {:<8}",
             fit(&view.id, 8),
             fit(&view.action, 7),
             span(view.remaining_seconds),
             view.refused,
             view.passed,
             fit(&view.by, 8),
-            fit(&format!("{} {}", view.kind, view.name), 24),
         )?;
         let forced = if view.forced { " (forced)" } else { "" };
-        writeln!(out, "          {}{forced}", fit(&view.reason, 60))?;
+        let who = format!("{}{forced}: {}", shown_name(view), view.reason);
+        writeln!(out, "  {}", shown::wrapped(&who, "    "))?;
     }
     Ok(())
 }

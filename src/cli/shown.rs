@@ -55,13 +55,13 @@ pub(super) fn fit(text: &str, width: usize) -> String {
     format!("{kept}…")
 }
 
-/// Lines of at most [`COLUMNS`], broken between words; all but the first begin with `indent`.
+/// Lines of at most [`COLUMNS`] less an indent of two, broken between words; all but the first begin with `indent`.
 pub(super) fn wrapped(text: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
     let text = plain(text);
     for word in text.split_whitespace() {
         let line = lines.last().map_or(0, |line| line.chars().count());
-        if line > indent.len() && line + 1 + word.chars().count() > COLUMNS {
+        if line > indent.len() && line + 1 + word.chars().count() > COLUMNS - 2 {
             lines.push(format!("{indent}{word}"));
         } else if let Some(line) = lines.last_mut() {
             if !line.trim().is_empty() {

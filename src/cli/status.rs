@@ -113,6 +113,13 @@ fn findings(status: &Status) -> Vec<(String, String)> {
         let next = "crictl ps -a --name kube-apiserver; then use the break-glass kubeconfig";
         found.push(("kube-apiserver does not answer".to_owned(), next.to_owned()));
     }
+    if let Some(lane) = status.lanes.iter().find(|lane| lane.name == "break-glass")
+        && (lane.seats > 0 || lane.watches > 0 || lane.served_per_second > 0.0 || lane.shed_per_second > 0.0)
+    {
+        let rate = lane.served_per_second + lane.shed_per_second;
+        let finding = format!("break-glass in use: {rate:.1}/s, {} of {} seats", lane.seats, lane.ceiling);
+        found.push((finding, "grep break-glass in the proxy's log: who, and why".to_owned()));
+    }
     if let Some(lockdown) = &status.lockdown {
         found.push((lever("LOCKDOWN", lockdown), "spillway lockdown --off".to_owned()));
     }
@@ -254,7 +261,7 @@ pub(super) mod tests {
         assert!(!text.contains('\u{1b}'));
         assert!(text.starts_with("SHEDDING: "));
         let wants = text.lines().filter(|line| line.starts_with("! ")).count();
-        assert_eq!((wants, text.matches("  → ").count()), (4, 4), "each finding has its command");
+        assert_eq!((wants, text.matches("  → ").count()), (5, 5), "each finding has its command");
     }
 
     #[test]

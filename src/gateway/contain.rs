@@ -9,7 +9,7 @@ use super::exchange::Exchange;
 use super::levers::{PenaltyTurn, Refused, RefusedBy, Sentence};
 use super::{Path, Understood, refuse};
 use crate::flow::Reason;
-use crate::flow::levers::Asker;
+use crate::flow::levers::{Action, Asker};
 use crate::policy::Lane;
 use crate::request::Verb;
 use crate::telemetry::Answerer;
@@ -53,6 +53,11 @@ impl Path {
             RefusedBy::Lockdown => Reason::Lockdown,
         };
         exchange.answerer = Answerer::Refused(reason);
-        refuse::contained(&refused.message, refused.retry_after_seconds, &exchange.audit_id)
+        // kubectl would sleep ten times without a word. What it says of itself changes the words, never the decision.
+        let is_person = exchange.is_kubectl()
+            && exchange.verb != Verb::Watch
+            && refused.action != RefusedBy::Isolation(Action::Penalty);
+        let retry_after_seconds = (!is_person).then_some(refused.retry_after_seconds);
+        refuse::contained(&refused.message, retry_after_seconds, &exchange.audit_id)
     }
 }

@@ -64,6 +64,11 @@ impl Exchange {
         }
     }
 
+    /// Whether it says that it is kubectl.
+    pub(super) fn is_kubectl(&self) -> bool {
+        self.user_agent.as_ref().is_some_and(|value| value.as_bytes().starts_with(b"kubectl/"))
+    }
+
     /// The answer's head is known: counts and logs it.
     pub(super) fn tell(&self, shared: &Shared, status: StatusCode) {
         let event = Answered {

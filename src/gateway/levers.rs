@@ -215,7 +215,7 @@ impl Table {
         }
         let reason = self.force.lockdown.as_ref().map_or("", |lockdown| &lockdown.reason);
         let message = format!(
-            "an operator has locked this cluster down: {reason}; it was not executed, come back in {seconds} s"
+            "an operator has locked this cluster down: {reason}; it was not executed, come back in {seconds} s or use break-glass"
         );
         (RefusedBy::Lockdown, message)
     }

@@ -49,7 +49,7 @@ pub use self::gate::{Gate, View};
 pub use self::levers::{Hits, Levers};
 pub use self::names::Names;
 pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
-pub use self::turn::{Entrance, Reserve};
+pub use self::turn::{Entrance, Reserve, ReserveUsage};
 
 /// What every shard's gateway shares.
 pub struct Shared {

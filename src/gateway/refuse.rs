@@ -46,15 +46,19 @@ pub(super) fn shed(refusal: &Refusal, audit_id: &HeaderValue) -> Response<Body> 
     respond(&status, audit_id)
 }
 
-/// 429: an operator contained this client, or all of its kind.
-pub(super) fn contained(message: &str, retry_after_seconds: u32, audit_id: &HeaderValue) -> Response<Body> {
-    let status = Status {
-        code: StatusCode::TOO_MANY_REQUESTS,
-        reason: "TooManyRequests",
-        message: &format!("{message} (decision {})", decision_id(audit_id)),
-        retry_after_seconds: Some(retry_after_seconds.max(1)),
+/// 429: an operator contained this client, or all of its kind. 403, which nobody repeats, for a person at a terminal.
+pub(super) fn contained(
+    message: &str,
+    retry_after_seconds: Option<u32>,
+    audit_id: &HeaderValue,
+) -> Response<Body> {
+    let (code, reason) = match retry_after_seconds {
+        Some(_) => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
+        None => (StatusCode::FORBIDDEN, "Forbidden"),
     };
-    respond(&status, audit_id)
+    let message = &format!("{message} (decision {})", decision_id(audit_id));
+    let retry_after_seconds = retry_after_seconds.map(|seconds| seconds.max(1));
+    respond(&Status { code, reason, message, retry_after_seconds }, audit_id)
 }
 
 /// The apiserver could not be reached, or did not answer as it should.

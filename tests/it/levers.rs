@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Answer, Caller, Events, Protocol, block_on, empty, get, send, with},
-    cluster::{Cluster, ClusterOptions, Credential, wait_for},
+    cluster::{Cluster, ClusterOptions, Credential, FAKE_POD, wait_for},
     spillway::{BINARY, CLUSTER, Spillway, needs_spillway},
 };
 
@@ -235,9 +235,64 @@ fn a_penalty_lets_all_its_members_together_through_once_a_second() {
             }
         }
     });
+    // A watch holds the turn until its first burst is over, and not for its life.
+    block_on(async {
+        let mut watching = members[0].connect(Protocol::Http2).await;
+        let mut watch = loop {
+            let watch = "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0";
+            let response = watching.start(get(watch)).await.unwrap();
+            if response.status() == StatusCode::OK {
+                passed += 1;
+                break Events::new(response);
+            }
+        };
+        let mut beside = members[1].connect(Protocol::Http2).await;
+        while beside.ask(get(OBJECT)).await.status != StatusCode::OK {}
+        passed += 1;
+        let next = tokio::time::timeout(Duration::from_millis(1), watch.next()).await;
+        assert!(!matches!(next, Ok(Ok(None))), "the watch goes on");
+    });
     let most = usize::try_from(started.elapsed().as_secs()).unwrap() + 1;
     assert!(passed <= most, "{passed} passed where at most {most} should");
     assert_eq!(command(&spillway, &["isolations", "-o", "json"]).json()["isolations"][0]["passed"], passed);
+}
+
+/// What a person sees, and what becomes of an open exec.
+#[test]
+fn a_denied_person_loses_the_open_session_and_is_told_why_by_kubectl() {
+    if !needs_spillway() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let spillway = start(folder.path());
+    let url = format!("https://{}", spillway.main);
+    let kubeconfig = CLUSTER.kubeconfig_for(&person("lever-person"), &url, &CLUSTER.paths.server_ca.cert);
+    let mut exec = CLUSTER.kubectl_command(&kubeconfig);
+    exec.args(["exec", "-i", FAKE_POD, "--", "cat"]);
+    exec.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut exec = exec.spawn().unwrap();
+    let (mut input, mut output) = (exec.stdin.take().unwrap(), exec.stdout.take().unwrap());
+    let mut echo = [0; 6];
+    input.write_all(b"hello\n").unwrap();
+    output.read_exact(&mut echo).unwrap_or_else(|error| panic!("{error}; {}", spillway.log()));
+    assert_eq!(&echo, b"hello\n");
+    let id = isolate(&spillway, "user", "lever-person", "deny", "10m");
+    wait_for("the session to end", SEEN, || match exec.try_wait() {
+        Ok(Some(_)) => Ok(()),
+        other => Err(format!("{other:?}; {}", spillway.log())),
+    });
+    for args in
+        [&["get", "namespaces"][..], &["delete", "configmap", "never"], &["exec", FAKE_POD, "--", "echo"]]
+    {
+        let said = CLUSTER.kubectl(&kubeconfig, args);
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains(&id) && said.contains("a test loops"), "{args:?}: {said}");
+    }
+    // Whatever it says of itself, a watch hears what lets it keep its place.
+    let watch = with(get("/api/v1/namespaces?watch=1"), "user-agent", "kubectl/v1.34.0");
+    let answer =
+        block_on(async { spillway.caller(&person("lever-person")).ask(Protocol::Http2, watch).await });
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[test]
@@ -358,6 +413,7 @@ fn it_answers_while_the_apiserver_is_dead_and_the_shards_are_full() {
         return;
     }
     const HANGING: usize = 400;
+    const BURNING: usize = 32;
     let cluster = Cluster::start(ClusterOptions::default());
     let folder = tempfile::tempdir().unwrap();
     let spillway =
@@ -374,6 +430,24 @@ fn it_answers_while_the_apiserver_is_dead_and_the_shards_are_full() {
                 })
             })
             .collect();
+        // And the shards burn what they can get: refusals that cost nobody but them.
+        tokio::task::block_in_place(|| isolate(&spillway, "user", "lever-burner", "deny", "10m"));
+        let burner = Credential::Certificate(cluster.pki.client("lever-burner", "lever-burner", &[]));
+        let burnt = Arc::new(AtomicUsize::new(0));
+        let burning: Vec<_> = (0..BURNING)
+            .map(|_| {
+                let (caller, burnt) = (spillway.caller(&burner), Arc::clone(&burnt));
+                tokio::spawn(async move {
+                    let mut connection = caller.connect(Protocol::Http2).await;
+                    while connection.ask(get(OBJECT)).await.status == StatusCode::TOO_MANY_REQUESTS {
+                        burnt.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        while burnt.load(Ordering::Relaxed) < 1_000 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         tokio::task::block_in_place(|| {
             let status = command(&spillway, &["status"]).fine();
             assert!(status.contains("LANE"), "{status}");
@@ -386,8 +460,11 @@ fn it_answers_while_the_apiserver_is_dead_and_the_shards_are_full() {
             assert!(pinned.contains("exactly 77 seats"), "{pinned}");
             assert_eq!(command(&spillway, &["limit", "show", "-o", "json"]).json()["limit"], 77);
             command(&spillway, &["release", &id, "--no-wait"]).fine();
-            assert!(command(&spillway, &["isolations"]).fine().contains("nobody is isolated"));
+            let left = command(&spillway, &["isolations"]).fine();
+            assert!(left.contains("lever-burner") && !left.contains("obs"), "{left}");
         });
+        assert!(burning.iter().all(|task| !task.is_finished()), "nothing of it went on");
+        burning.into_iter().for_each(|task| task.abort());
         cluster.signal("apiserver", Signal::CONT);
         hanging.into_iter().for_each(|task| task.abort());
     });

@@ -14,8 +14,8 @@ mod thread;
 mod wanted;
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -35,7 +35,7 @@ use crate::config::{nearest, show_duration};
 use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
-use crate::gateway::{Gate, Levers, Names, Recent};
+use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage};
 use crate::telemetry::LocalPeer;
 use crate::units::{Instant, Seats};
 
@@ -70,6 +70,7 @@ pub(in crate::app) struct Keeper {
     wanted: Mutex<Wanted>,
     rates: Mutex<Rates>,
     timeline: Timeline,
+    reserve: OnceLock<Arc<Reserve>>,
     place: Option<Place>,
     /// One writing at a time: it moves into the thread that writes.
     writing: Arc<tokio::sync::Mutex<()>>,
@@ -92,6 +93,7 @@ impl Keeper {
         let keeper = Self {
             started: clock::now(),
             timeline,
+            reserve: OnceLock::new(),
             rates: Mutex::default(),
             writing: Arc::default(),
             dirty: AtomicBool::new(false),
@@ -103,6 +105,16 @@ impl Keeper {
         };
         keeper.publish(&keeper.wanted.lock());
         Arc::new(keeper)
+    }
+
+    /// From now on the break-glass lane is shown, too.
+    pub(in crate::app) fn show_break_glass(&self, reserve: Arc<Reserve>) {
+        // There is one lane; a second call would speak of the same.
+        let _ = self.reserve.set(reserve);
+    }
+
+    fn reserve(&self) -> ReserveUsage {
+        self.reserve.get().map_or_else(ReserveUsage::default, |reserve| reserve.usage())
     }
 
     /// Puts what is wanted in force.
@@ -126,7 +138,11 @@ impl Keeper {
     async fn sweep(&self) {
         let now = clock::now();
         let view = self.parts.gate.view();
-        self.rates.lock().sample(now, &view, &self.parts.levers, &self.parts.recent);
+        self.rates.lock().sample(
+            now,
+            rates::lanes(&view, &self.parts.levers, self.reserve()),
+            &self.parts.recent,
+        );
         self.timeline.look(&view, &self.parts.names);
         let over = self.wanted.lock().expire(now);
         if !over.is_empty() {

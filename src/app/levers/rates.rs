@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::gateway::{Counts, Levers, Recent, View};
+use crate::gateway::{Counts, Levers, Recent, ReserveUsage, View};
 use crate::policy::{ClientKey, Lane};
 use crate::units::Instant;
 
@@ -32,16 +32,12 @@ pub(super) struct PerSecond {
 
 impl Rates {
     /// Takes a sample.
-    pub(super) fn sample(&mut self, now: Instant, view: &View, levers: &Levers, recent: &Recent) {
+    pub(super) fn sample(&mut self, now: Instant, lanes: [Counts; Lane::COUNT], recent: &Recent) {
         while self.0.len() >= SAMPLES_MAX {
             self.0.pop_front();
         }
         let clients = recent.all().into_iter().map(|(key, client)| (key, client.counts())).collect();
-        self.0.push_back(Sample {
-            at: now,
-            lanes: Lane::ALL.map(|lane| lane_counts(view, levers, lane)),
-            clients,
-        });
+        self.0.push_back(Sample { at: now, lanes, clients });
     }
 
     /// What a lane was given since.
@@ -69,10 +65,16 @@ impl Rates {
     }
 }
 
-/// What a lane was given so far: let in, and refused by whatever.
-pub(super) fn lane_counts(view: &View, levers: &Levers, lane: Lane) -> Counts {
-    let now = view.snapshot.lane(lane);
-    Counts { answered: now.admitted, refused: now.shed_total() + levers.refused(lane).iter().sum::<u64>() }
+/// What each lane was given so far: let in, and refused by whatever.
+pub(super) fn lanes(view: &View, levers: &Levers, reserve: ReserveUsage) -> [Counts; Lane::COUNT] {
+    Lane::ALL.map(|lane| {
+        if lane == Lane::BreakGlass {
+            return Counts { answered: reserve.admitted, refused: reserve.shed };
+        }
+        let now = view.snapshot.lane(lane);
+        let by_hand: u64 = levers.refused(lane).iter().sum();
+        Counts { answered: now.admitted, refused: now.shed_total() + by_hand }
+    })
 }
 
 #[cfg(test)]

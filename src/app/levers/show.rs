@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Keeper;
-use super::rates::{PerSecond, lane_counts};
+use super::rates::{self, PerSecond};
 use super::wanted::Origin;
 use crate::admin::wire::{
     ClientView, Clients, IsolationView, LaneStatus, LeverView, PREVIEW_CLIENTS_MAX, Preview, Status,
@@ -128,12 +128,13 @@ pub(super) fn status(keeper: &Keeper) -> Status {
     let (view, now) = (keeper.parts.gate.view(), clock::now());
     let (snapshot, diagnosis) = (&view.snapshot, &view.diagnosis);
     let name = client_of(&view).and_then(|client| keeper.parts.names.of(client));
-    let lanes: Vec<LaneStatus> = Lane::ALL
+    let reserve = keeper.reserve();
+    let counts = rates::lanes(&view, &keeper.parts.levers, reserve);
+    let mut lanes: Vec<LaneStatus> = Lane::ALL
         .into_iter()
         .map(|lane| {
             let of = snapshot.lane(lane);
-            let counts = lane_counts(&view, &keeper.parts.levers, lane);
-            let PerSecond { served, shed } = keeper.rates.lock().lane(now, lane, counts);
+            let PerSecond { served, shed } = keeper.rates.lock().lane(now, lane, counts[lane.index()]);
             LaneStatus {
                 name: lane.as_str().to_owned(),
                 open: of.open,
@@ -147,6 +148,11 @@ pub(super) fn status(keeper: &Keeper) -> Status {
             }
         })
         .collect();
+    if let Some(lane) = lanes.get_mut(Lane::BreakGlass.index()) {
+        // Outside L, with seats of its own.
+        (lane.seats, lane.ceiling, lane.floor) = (reserve.used.0, reserve.most.0, reserve.most.0);
+        (lane.watches, lane.open) = (reserve.long_running, reserve.most.0 > 0);
+    }
     let rounded = |rate: f64| (rate * 10.0).round() / 10.0;
     let (limit_min, limit_max) = keeper.parts.limits;
     let most_refused = most_refused(keeper);

@@ -7,7 +7,7 @@
 //!
 //! **429, not 403.** A contained client is told 429 with a `Retry-After`: client-go sleeps exactly that long without a
 //! word to its caller, and a watch that hears anything else LISTs everything again. A 403 comes back at once, and a
-//! script in a loop asks again at once. Watches are told to stay away longest; they have the least to gain by asking.
+//! script in a loop asks again at once. (Except kubectl, which would sleep silently in front of a person.) Watches are told to stay away longest; they have the least to gain by asking.
 //!
 //! What isolation never touches: health probes, because a load balancer that fails them takes everybody's way in away;
 //! leases and controllers (lanes node-health and control-plane), unless it was forced; and the break-glass listener,
