@@ -168,3 +168,93 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     crate::config::parse_duration(text)
         .ok_or_else(|| "expected a time with a unit, such as 90s, 30m or 1h30m".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::admin::wire::Status;
+
+    fn at(socket: PathBuf, timeout: Duration) -> Where {
+        Where { socket, timeout }
+    }
+
+    /// How it ends when one connection is answered with these bytes, or with nothing.
+    fn answered(answer: Option<&'static str>) -> Failure {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 16];
+            stream.read_exact(&mut head).unwrap();
+            if let Some(answer) = answer {
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            // Until the client has closed, so that nothing else can be the reason.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let failure = at(path, Duration::from_millis(300)).get::<Status>("/v1/status").unwrap_err();
+        served.join().unwrap();
+        failure
+    }
+
+    #[test]
+    fn each_way_to_fail_has_its_exit_code_and_a_way_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let second = Duration::from_secs(1);
+        let nowhere = at(folder.path().join("none"), second);
+        let dead = at(folder.path().join("dead"), second);
+        drop(UnixListener::bind(&dead.socket).unwrap());
+        let body = r#"{"code":"SPW0543","help":"x"}"#;
+        let refusal = format!("HTTP/1.1 400 Bad Request\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let refusal: &'static str = refusal.leak();
+        for (what, failure, ending, code) in [
+            ("no file", nowhere.get::<Status>("/").unwrap_err(), Ending::Unreachable, code::UNREACHABLE),
+            ("a dead socket", dead.get::<Status>("/").unwrap_err(), Ending::Unreachable, code::UNREACHABLE),
+            (
+                "not mine",
+                nowhere.unreachable(&ErrorKind::PermissionDenied.into()),
+                Ending::Forbidden,
+                code::FORBIDDEN,
+            ),
+            ("silence", answered(None), Ending::TimedOut, code::BUSY),
+            (
+                "not JSON",
+                answered(Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")),
+                Ending::Failed,
+                code::MALFORMED,
+            ),
+            (
+                "no reason given",
+                answered(Some("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")),
+                Ending::Failed,
+                code::MALFORMED,
+            ),
+            ("a refusal", answered(Some(refusal)), Ending::Usage, code::TTL),
+        ] {
+            assert_eq!(
+                (failure.ending, failure.problem.code.as_str()),
+                (ending, code),
+                "{what}: {failure:?}"
+            );
+            assert!(!failure.problem.help.is_empty(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_without_what_a_terminal_would_obey() {
+        let mut problem =
+            Problem::new(code::PROTECTED, "group \u{1b}[2J is protected", "add --force-protected");
+        problem.details = vec!["every kubelet".into()];
+        let mut err = Vec::new();
+        assert_eq!(Failure::new(Ending::Failed, problem).tell(&mut err), Ending::Failed);
+        let text = String::from_utf8(err).unwrap();
+        assert_eq!(
+            text,
+            "error[SPW0546]: group \\u{1b}[2J is protected\n  - every kubelet\nhelp: add --force-protected\n"
+        );
+    }
+}

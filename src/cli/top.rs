@@ -84,14 +84,14 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
 }
 
 fn table(clients: &Clients, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{:<46} {:>8} {:>9}  {:<9}  IDLE", "CLIENT", "SERVED/s", "REFUSED/s", "LANE")?;
+    writeln!(out, "{:<44} {:>8} {:>9}  {:<9}  IDLE", "CLIENT", "SERVED/s", "REFUSED/s", "LANE")?;
     for client in &clients.clients {
         let ClientView { user, lanes, served_per_second, shed_per_second, idle_seconds, .. } = client;
         let lane = fit(lanes.last().map_or("", String::as_str), 9);
-        let user = fit(user, 46);
+        let user = fit(user, 44);
         writeln!(
             out,
-            "{user:<46} {served_per_second:>8.1} {shed_per_second:>9.1}  {lane:<9}  {:>4}",
+            "{user:<44} {served_per_second:>8.1} {shed_per_second:>9.1}  {lane:<9}  {:>4}",
             idle(*idle_seconds)
         )?;
     }

@@ -21,11 +21,13 @@ pub const CLIENTS_MAX: usize = 2_048;
 /// Groups and addresses of one client that are kept.
 const GROUPS_MAX: usize = 32;
 const PEERS_MAX: usize = 16;
+/// Bytes of a group that is kept: longer ones cannot be named by a lever.
+const GROUP_BYTES_MAX: usize = 341;
 
 /// One client: an identity, wherever it runs.
 #[derive(Debug)]
 pub struct Client {
-    /// Who it is. Cut to its first groups.
+    /// Who it is, with its first groups.
     pub identity: Identity,
     peers: Mutex<Vec<IpAddr>>,
     /// Bit by lane, of all lanes its requests were in.
@@ -47,6 +49,7 @@ pub struct Counts {
 impl Client {
     fn new(identity: &Identity) -> Self {
         let mut identity = identity.clone();
+        identity.groups.retain(|group| group.len() <= GROUP_BYTES_MAX);
         identity.groups.truncate(GROUPS_MAX);
         identity.extra.clear();
         Self {

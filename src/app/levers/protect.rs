@@ -30,6 +30,13 @@ const VITAL_GROUPS: [(&str, &str); 6] = [
     ("system:serviceaccounts", "every pod"),
     ("system:serviceaccounts:kube-system", "what runs the cluster itself"),
 ];
+/// Service accounts of `kube-system` without which no pod finds another.
+const VITAL_ACCOUNTS: [(&str, &str); 4] = [
+    ("coredns", "the cluster's DNS"),
+    ("kube-dns", "the cluster's DNS"),
+    ("node-local-dns", "the cluster's DNS"),
+    ("kube-proxy", "kube-proxy"),
+];
 /// A kubelet's user name begins with it.
 const NODE_PREFIX: &str = "system:node:";
 /// The namespace of what runs the cluster itself.
@@ -78,6 +85,9 @@ fn by_name(target: &Target, break_glass: &[String]) -> Option<String> {
         Target::Group(group) if break_glass.contains(group) => Some("the people of the break-glass lane"),
         Target::Group(group) => known(&VITAL_GROUPS, group),
         Target::Namespace(namespace) if namespace == SYSTEM_NAMESPACE => Some("what runs the cluster itself"),
+        Target::ServiceAccount { namespace, name } if namespace == SYSTEM_NAMESPACE => {
+            known(&VITAL_ACCOUNTS, name)
+        }
         Target::ServiceAccount { .. } | Target::Namespace(_) => None,
         Target::Cidr(cidr) if cidr.has_loopback() => Some("this machine, and whoever is proxied to it"),
         Target::Cidr(cidr) if cidr.is_vast() => Some("more addresses than one site has"),
@@ -121,6 +131,7 @@ mod tests {
             ("user", "system:kube-scheduler"),
             ("user", "system:anonymous"),
             ("namespace", "kube-system"),
+            ("serviceaccount", "kube-system/coredns"),
             ("cidr", "0.0.0.0/0"),
             ("cidr", "127.0.0.1"),
             ("cidr", "::/0"),
@@ -133,6 +144,8 @@ mod tests {
             ("user", "alice"),
             ("namespace", "obs"),
             ("serviceaccount", "obs/agent"),
+            ("serviceaccount", "obs/coredns"),
+            ("serviceaccount", "kube-system/node-agent"),
             ("cidr", "10.1.2.0/24"),
         ] {
             assert_eq!(reason(kind, name), None, "{kind} {name}");
