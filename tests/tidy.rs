@@ -90,6 +90,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "app",
+            "admin",
             "demo",
             "sim",
             "replay",

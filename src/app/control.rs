@@ -22,7 +22,7 @@ use super::{ShardStats, StartError, Tallies};
 use crate::admin;
 use crate::authn::{Authenticator, Fetched, review};
 use crate::breakglass::Lane as BreakGlassLane;
-use crate::gateway::{Gate, Names};
+use crate::gateway::{Gate, Levers, Names};
 use crate::io::Flusher;
 use crate::policy::Lane;
 use crate::server::{Abuse, Server};
@@ -41,6 +41,7 @@ pub(super) struct Inside {
     pub(super) authenticator: Arc<Authenticator>,
     /// Files that may change.
     pub(super) watch: Watch,
+    pub(super) levers: Arc<Levers>,
 }
 
 /// What has to be ended.
@@ -65,6 +66,7 @@ impl Control {
         metrics_listener: TcpListener,
         inside: Inside,
         upstream: &upstream::Settings,
+        ready: Arc<AtomicBool>,
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Control)?;
         let probers = {
@@ -77,7 +79,6 @@ impl Control {
             }
             probers
         };
-        let ready = Arc::new(AtomicBool::new(false));
         let (end, ended) = oneshot::channel();
         let shown = admin_view(&inside, &probers, &ready);
         let thread = std::thread::Builder::new()
@@ -197,7 +198,7 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
         (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
     let (seen, names) = (Arc::clone(&inside.gate), Arc::clone(&inside.names));
     let (prober, tallies) = (probers.livez.clone(), inside.tallies.clone());
-    let authenticator = Arc::clone(&inside.authenticator);
+    let (authenticator, levers) = (Arc::clone(&inside.authenticator), Arc::clone(&inside.levers));
     Arc::new(admin::Inside {
         metrics: Box::new(move || {
             let up = prober.latest().is_some_and(|reading| reading.is_up());
@@ -210,6 +211,7 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
                 flow: &view.snapshot,
                 diagnosis: &view.diagnosis,
                 gate: view.gate,
+                levers: levers.gauges(),
                 upstream: gauges(up, &stats),
             })
         }),

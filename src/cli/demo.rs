@@ -12,7 +12,7 @@ use clap::Args as ClapArgs;
 use super::Ending;
 use crate::app;
 use crate::config::{
-    self, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
+    self, Admin, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
     ForwardIdentity, Http2, Limits, Listener, Logging, Metrics, ProbeIdentity, ProxyConfiguration, Runtime,
     Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion, UnverifiedProtocol, UpstreamTls, Upstreams,
 };
@@ -132,6 +132,7 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
         }),
         runtime: Runtime::default(),
         metrics: Metrics { address: ANY },
+        admin: Admin { socket: None },
         logging: Logging::default(),
         drain: Drain::default(),
         state: None,

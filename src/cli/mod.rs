@@ -4,13 +4,24 @@
 //! stand first in every help text: they are what people read at three in the morning.
 
 pub mod demo;
+mod effect;
+pub mod events;
+#[cfg(test)]
+mod golden;
+pub mod isolate;
+pub mod limit;
+pub mod lockdown;
 pub mod manifest;
 pub mod replay;
 mod replayed;
 pub mod run;
+mod shown;
 pub mod simulate;
 mod simulate_report;
 mod simulated;
+mod socket;
+pub mod status;
+pub mod top;
 pub mod validate;
 
 use std::ffi::OsString;
@@ -32,6 +43,12 @@ pub enum Ending {
     Usage = 2,
     /// The configuration or a file it names is wrong; nothing was started.
     Config = 3,
+    /// Nobody answers at the endpoint.
+    Unreachable = 4,
+    /// The endpoint is there, and not for this user.
+    Forbidden = 5,
+    /// No answer in time.
+    TimedOut = 6,
 }
 
 /// A guard in front of kube-apiserver: operators keep access, telemetry is shed first.
@@ -56,6 +73,22 @@ enum Command {
     Replay(replay::Args),
     /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
     Manifest(manifest::Args),
+    /// Show how the running proxy is, why, and what to do next
+    Status(status::Args),
+    /// Show who asks most, and who is refused most
+    Top(top::Args),
+    /// Show what happened lately
+    Events(events::Args),
+    /// Contain one client now
+    Isolate(isolate::Args),
+    /// End an isolation
+    Release(isolate::ReleaseArgs),
+    /// Show what is isolated
+    Isolations(isolate::ListArgs),
+    /// Let only in what keeps the cluster alive
+    Lockdown(lockdown::Args),
+    /// Show, bound or fix the limit L
+    Limit(limit::Args),
 }
 
 /// How a result is printed.
@@ -97,5 +130,19 @@ pub fn dispatch(
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
+        Command::Status(args) => status::run(&args, out, err, shown_colour()),
+        Command::Top(args) => top::run(&args, out, err),
+        Command::Events(args) => events::run(&args, out, err),
+        Command::Isolate(args) => isolate::run(&args, out, err),
+        Command::Release(args) => isolate::release(&args, out, err),
+        Command::Isolations(args) => isolate::list(&args, out, err),
+        Command::Lockdown(args) => lockdown::run(&args, out, err),
+        Command::Limit(args) => limit::run(&args, out, err),
     }
+}
+
+/// Whether what is shown may have colours.
+fn shown_colour() -> Colour {
+    let terminal = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if terminal { Colour::Always } else { Colour::Never }
 }

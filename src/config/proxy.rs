@@ -29,6 +29,8 @@ pub struct ProxyConfiguration {
     pub runtime: Runtime,
     /// The metrics listener.
     pub metrics: Metrics,
+    /// The way in for `spillway status` and the levers.
+    pub admin: Admin,
     /// Log lines.
     pub logging: Logging,
     /// What happens on SIGTERM.
@@ -345,6 +347,28 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self { address: SocketAddr::from(([127, 0, 0, 1], 10_270)) }
+    }
+}
+
+/// The way in for `spillway status` and the levers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// A unix socket that only this process's user may open (mode 0600). Default `/run/spillway/admin.sock`; at most 100
+    /// bytes, absolute. `None`: there is none. Its folder is made when it is missing (0700). If it cannot be had, the
+    /// log says so, the proxy runs on, and it is tried again every 5 s.
+    pub socket: Option<PathBuf>,
+}
+
+impl Admin {
+    /// Default of [`Self::socket`].
+    pub const SOCKET: &'static str = "/run/spillway/admin.sock";
+    /// Bytes of a socket's path: the kernel takes 107, and a file beside it is needed while it is made.
+    pub const SOCKET_BYTES_MAX: usize = 100;
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { socket: Some(PathBuf::from(Self::SOCKET)) }
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
     let break_glass = section.maybe("breakGlass", |field| field.section(break_glass));
     let runtime = section.or("runtime", Runtime::default(), |field| field.section(runtime));
     let metrics = section.or("metrics", Metrics::default(), |field| field.section(metrics));
+    let admin = section.or("admin", Admin::default(), |field| field.section(admin));
     let logging = section.or("logging", Logging::default(), |field| field.section(logging));
     let drain = section.or("drain", Drain::default(), |field| field.section(drain));
     let state = section.maybe("state", |field| field.section(state));
@@ -45,6 +46,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
         break_glass,
         runtime,
         metrics,
+        admin,
         logging,
         drain,
         state,
@@ -383,6 +385,24 @@ fn runtime(section: &mut Section<'_>) -> Option<Runtime> {
 
 fn metrics(section: &mut Section<'_>) -> Option<Metrics> {
     Some(Metrics { address: section.or("address", Metrics::default().address, Field::address) })
+}
+
+/// A path the kernel takes, or the word that there is none.
+fn admin(section: &mut Section<'_>) -> Option<Admin> {
+    let socket = section.or("socket", Admin::default().socket, |field| {
+        let expected = format!("an absolute path of at most {} bytes, or None", Admin::SOCKET_BYTES_MAX);
+        field.parsed(&expected, |text| match text {
+            "None" => Some(None),
+            path if path.starts_with('/')
+                && !path.ends_with('/')
+                && path.len() <= Admin::SOCKET_BYTES_MAX =>
+            {
+                Some(Some(path.into()))
+            }
+            _ => None,
+        })
+    });
+    Some(Admin { socket })
 }
 
 fn logging(section: &mut Section<'_>) -> Option<Logging> {

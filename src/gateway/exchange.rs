@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::Shared;
+use super::recent::Client;
 use crate::authn::Caller;
 use crate::clock;
 use crate::policy::{Lane, Policy, RuleIndex};
@@ -29,6 +30,8 @@ pub(super) struct Exchange {
     path: Option<PathAndQuery>,
     user_agent: Option<HeaderValue>,
     pub(super) caller: Option<Arc<Caller>>,
+    /// Its entry among those who were here lately.
+    pub(super) client: Option<Arc<Client>>,
     pub(super) verb: Verb,
     pub(super) lane: Lane,
     /// The policy that was in force, and what in it chose the lane.
@@ -52,6 +55,7 @@ impl Exchange {
             path: request.uri().path_and_query().cloned(),
             user_agent: request.headers().get(USER_AGENT).cloned(),
             caller: None,
+            client: None,
             verb: Verb::Other,
             lane: Lane::Unknown,
             rule: None,
@@ -61,6 +65,11 @@ impl Exchange {
             answered: None,
             answerer: Answerer::Upstream,
         }
+    }
+
+    /// Whether it says that it is kubectl.
+    pub(super) fn is_kubectl(&self) -> bool {
+        self.user_agent.as_ref().is_some_and(|value| value.as_bytes().starts_with(b"kubectl/"))
     }
 
     /// The answer's head is known: counts and logs it.
@@ -81,6 +90,9 @@ impl Exchange {
             peer: self.connection.peer,
         };
         event.emit(&shared.metrics, shared.access_log);
+        if let Some(client) = &self.client {
+            client.count(self.lane, matches!(self.answerer, Answerer::Refused(_)), self.arrived);
+        }
     }
 }
 

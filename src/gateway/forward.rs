@@ -18,6 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use super::body::{Body, Flowing, Told, Watching};
 use super::exchange::Exchange;
 use super::headers::{self, AUDIT_ID};
+use super::levers::Contained;
 use super::meaning::{self, Meaning};
 use super::permit::Reset;
 use super::resolved::Resolved;
@@ -118,8 +119,10 @@ impl Path {
         }
         parts.extensions.clear();
         let inflation = inflation(&parts.headers);
-        let watch = (understood.traffic == Traffic::Watch)
-            .then(|| Watching::new(understood.initial_events, self.shared.drain.deadline_for_stream()));
+        let watch = (understood.traffic == Traffic::Watch).then(|| {
+            let drained = self.shared.drain.deadline_for_stream();
+            Watching::new(understood.initial_events, drained, self.when_denied(exchange))
+        });
         let told = Told { end, level, inflation };
         Response::from_parts(parts, Body::flowing(Flowing::new(ahead, body, turn, told, watch)))
     }
@@ -128,8 +131,25 @@ impl Path {
     fn join(&self, exchange: &Exchange, parts: &mut Parts, turn: Turn, client: Option<OnUpgrade>) {
         if let (Some(client), Some(upstream)) = (client, parts.extensions.remove::<OnUpgrade>()) {
             let ends = tunnel::Ends { client, upstream };
-            let drained = self.shared.drain.deadline_for_stream();
-            tokio::spawn(tunnel::join(ends, turn, drained, Arc::clone(&exchange.connection)));
+            let (drained, denied) = (self.shared.drain.deadline_for_stream(), self.when_denied(exchange));
+            let over = async move {
+                tokio::select! {
+                    () = drained => {}
+                    () = denied => {}
+                }
+            };
+            tokio::spawn(tunnel::join(ends, turn, over, Arc::clone(&exchange.connection)));
+        }
+    }
+
+    /// Resolves once an operator denies the caller of a stream.
+    fn when_denied(&self, exchange: &Exchange) -> Contained {
+        match &exchange.caller {
+            Some(caller) if !self.entrance.is_break_glass() => {
+                let peer = exchange.connection.peer.ip();
+                self.shared.levers.when_denied(Arc::clone(caller), peer, exchange.lane)
+            }
+            _ => Box::pin(std::future::pending()),
         }
     }
 }

@@ -6,17 +6,20 @@
 //! reserved when the caller goes away.
 
 mod body;
+mod contain;
 mod exchange;
 mod forward;
 mod gate;
 mod headers;
 #[doc(hidden)]
 pub mod hygiene;
+mod levers;
 mod mark;
 mod meaning;
 mod names;
 mod outgoing;
 mod permit;
+mod recent;
 mod refuse;
 mod resolved;
 mod target;
@@ -34,6 +37,7 @@ use hyper::body::Incoming;
 use self::body::Body;
 use self::exchange::Exchange;
 use self::headers::Wishes;
+use self::levers::PenaltyTurn;
 use self::resolved::Resolved;
 use crate::authn::{self, Authenticator, Caller, Judgement};
 use crate::clock;
@@ -45,8 +49,10 @@ use crate::telemetry::{AccessLog, Answerer, Metrics};
 use crate::upstream::{Forward, Traffic};
 
 pub use self::gate::{Gate, View};
+pub use self::levers::{Hits, Levers};
 pub use self::names::Names;
-pub use self::turn::{Entrance, Reserve};
+pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
+pub use self::turn::{Entrance, Reserve, ReserveUsage};
 
 /// What every shard's gateway shares.
 pub struct Shared {
@@ -62,6 +68,10 @@ pub struct Shared {
     pub drain: Drain,
     /// What verified clients are called.
     pub names: Arc<Names>,
+    /// What operators put in force by hand.
+    pub levers: Arc<Levers>,
+    /// Who was here lately.
+    pub recent: Arc<Recent>,
 }
 
 /// One shard's request path.
@@ -102,19 +112,16 @@ impl Path {
         let mut exchange = Exchange::new(connection, &request);
         let body_comes = server::is_coming(request.headers());
         let response = match self.prepare(&mut exchange, &mut request).await {
-            Ok((understood, resolved)) => {
-                match self.entrance.enter(exchange.arrived, &understood.arrival).await {
-                    Ok((turn, queued)) => {
-                        exchange.queued = queued;
-                        self.forward(&mut exchange, turn, request, &resolved, &understood).await
-                    }
-                    Err(refusal) => {
-                        exchange.answerer = Answerer::Refused(refusal.reason);
-                        server::throw_away(request, body_comes).await;
-                        refuse::shed(&refusal, &exchange.audit_id)
-                    }
+            Ok((mut understood, resolved)) => match self.contain(&mut exchange, &mut understood) {
+                Ok(penalty) => {
+                    let request = (request, body_comes);
+                    self.decide(&mut exchange, request, &resolved, &understood, penalty).await
                 }
-            }
+                Err(response) => {
+                    server::throw_away(request, body_comes).await;
+                    response
+                }
+            },
             Err(refused) => {
                 exchange.answerer = Answerer::Failed(refused.reason);
                 server::throw_away(request, body_comes).await;
@@ -123,6 +130,29 @@ impl Path {
         };
         exchange.tell(&self.shared, response.status());
         response
+    }
+
+    /// Lets it in when its turn comes, or says when to come back.
+    async fn decide(
+        &self,
+        exchange: &mut Exchange,
+        (request, body_comes): (Request<Incoming>, bool),
+        resolved: &Resolved,
+        understood: &Understood,
+        penalty: Option<PenaltyTurn>,
+    ) -> Response<Body> {
+        match self.entrance.enter(exchange.arrived, &understood.arrival).await {
+            Ok((mut turn, queued)) => {
+                exchange.queued = queued;
+                turn.carry(penalty);
+                self.forward(exchange, turn, request, resolved, understood).await
+            }
+            Err(refusal) => {
+                exchange.answerer = Answerer::Refused(refusal.reason);
+                server::throw_away(request, body_comes).await;
+                refuse::shed(&refusal, &exchange.audit_id)
+            }
+        }
     }
 
     /// Everything before the decision: clean, authenticate, understand, classify.
@@ -171,6 +201,13 @@ impl Path {
         let understood = understood.map_err(|message| malformed(exchange, message))?;
         exchange.lane = understood.class.lane;
         exchange.verb = understood.verb;
+        if !self.entrance.is_break_glass()
+            && let Some(caller) = &exchange.caller
+        {
+            let peer = exchange.connection.peer.ip();
+            exchange.client =
+                Some(resolved.client(&self.shared.recent, understood.class.client, &caller.identity, peer));
+        }
         exchange.rule = Some((policy, understood.class.rule));
         Ok((understood, resolved))
     }

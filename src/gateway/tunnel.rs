@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::turn::Turn;
 use crate::flow::{End, Level};
-use crate::server::{Connection, Moment};
+use crate::server::Connection;
 
 /// How long one direction may go on after the other has ended. `kubectl exec` without a terminal closes its input
 /// first and then reads the output, which can take as long as the command: so this is generous; what bounds a
@@ -26,8 +26,13 @@ pub(super) struct Ends {
     pub(super) upstream: OnUpgrade,
 }
 
-/// Joins both ends once both have switched. `turn` and `_connection` count the tunnel as long as it lives.
-pub(super) async fn join(ends: Ends, turn: Turn, drained: Moment, _connection: Arc<Connection>) {
+/// Joins both ends once both have switched, until `over` resolves. `turn` and `_connection` count the tunnel as long as it lives.
+pub(super) async fn join(
+    ends: Ends,
+    turn: Turn,
+    over: impl Future<Output = ()>,
+    _connection: Arc<Connection>,
+) {
     let (Ok(client), Ok(upstream)) = (ends.client.await, ends.upstream.await) else {
         return;
     };
@@ -44,7 +49,7 @@ pub(super) async fn join(ends: Ends, turn: Turn, drained: Moment, _connection: A
     };
     tokio::select! {
         bytes = both => turn.finish(End::Ignored, bytes, Level::default()),
-        () = drained => {}
+        () = over => {}
     }
 }
 

@@ -12,8 +12,10 @@ use prometheus::{
 };
 
 use super::credentials::Credentials;
+use super::levers::{LeverGauges, Levers};
 use super::overload::{GateGauges, Overload, raise};
 use super::{Answered, Answerer};
+use crate::flow::levers::Action;
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
 use crate::policy::Lane;
 use crate::request::Verb;
@@ -76,6 +78,8 @@ pub struct Scrape<'a> {
     pub diagnosis: &'a Diagnosis,
     /// The gate's numbers.
     pub gate: GateGauges,
+    /// What operators put in force by hand.
+    pub levers: LeverGauges,
     /// The connections.
     pub upstream: UpstreamGauges,
 }
@@ -94,6 +98,7 @@ pub struct Metrics {
     gauges: Gauges,
     overload: Overload,
     credentials: Credentials,
+    levers: Levers,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
     abuses: IntCounterVec,
@@ -164,6 +169,7 @@ impl Metrics {
             gauges: Gauges::register(&register)?,
             overload: Overload::register(&register)?,
             credentials: Credentials::register(&register)?,
+            levers: Levers::register(&register)?,
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
                 "requests on the break-glass listener",
@@ -226,6 +232,11 @@ impl Metrics {
         self.failures[place].inc();
     }
 
+    /// Counts a request that was refused because an operator isolated its client.
+    pub fn isolated(&self, action: Action) {
+        self.levers.isolated(action);
+    }
+
     /// Sets what answers in flight may take of the apiserver's memory, in bytes.
     pub fn response_budget(&self, bytes: u64) {
         self.overload.budget(bytes);
@@ -277,6 +288,7 @@ impl Metrics {
     pub fn render(&self, scrape: &Scrape<'_>) -> String {
         self.gauges.set(scrape.flow, scrape.upstream);
         self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
+        self.levers.set(scrape.levers);
         self.registered()
     }
 

@@ -6,11 +6,13 @@
 
 mod credentials;
 mod event;
+mod levers;
 mod log;
 mod metrics;
 mod overload;
 
 pub use event::{Answered, Answerer};
+pub use levers::{LeverGauges, LeverMoved, LocalPeer};
 pub use log::{AccessLog, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};
 pub use overload::{GateGauges, OverloadChanged};

@@ -357,6 +357,7 @@ breakGlass:
   address: 127.0.0.1:PORT2
   tls: { certFile: pki/serving.crt, keyFile: pki/serving.key }
   clientCAFile: pki/break-glass-ca.crt
+admin: { socket: None }
 "#;
 
 const POLICY: &str = "apiVersion: config.spillway.dev/v1alpha1

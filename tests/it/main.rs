@@ -17,6 +17,7 @@ mod identity_rows;
 mod isolation;
 mod issuer;
 mod kubectl;
+mod levers;
 mod manifests;
 mod meaning;
 mod oracle;
