@@ -16,8 +16,8 @@ use tokio::sync::{Notify, oneshot};
 use super::permit::Permit;
 use crate::clock;
 use crate::flow::{
-    Arrival, Decision, Diagnosis, Kind, Probes, Reason, Refusal, Remembered, Scheduler, Snapshot, TICK,
-    Ticket, Verdict,
+    Arrival, Decision, Diagnosis, Kind, MemoryStep, Probes, Reason, Refusal, Remembered, Scheduler, Snapshot,
+    TICK, Ticket, Verdict,
 };
 use crate::policy::Lane;
 use crate::server::Drain;
@@ -187,6 +187,11 @@ impl Gate {
     /// Whether the apiserver can be reached at all; it says when it came back, too.
     pub fn upstream_up(&self, up: bool) {
         self.with(|scheduler| scheduler.upstream_up(clock::now(), up));
+    }
+
+    /// How short of memory this process itself is.
+    pub fn own_memory(&self, step: MemoryStep) {
+        self.with(|scheduler| scheduler.own_memory(step));
     }
 
     /// What is worth keeping over a restart.
