@@ -5,11 +5,17 @@
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
 mod event;
+mod lines;
 mod log;
 mod metrics;
 mod overload;
+mod own;
+mod samples;
+mod text;
 
 pub use event::{Answered, Answerer};
-pub use log::{AccessLog, LogFormat, install as install_log};
+pub use log::{AccessLog, Flush, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};
 pub use overload::{GateGauges, OverloadChanged};
+pub use own::{Footprint, ListenerGauges, MemoryStepChanged, OwnLimits, OwnScrape};
+pub use text::shown;
