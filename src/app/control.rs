@@ -17,13 +17,13 @@ use super::chronicle;
 use super::lookout::Lookout;
 use super::state::{State, Writer};
 use super::status::status;
-use super::{ShardStats, StartError};
+use super::{ShardStats, StartError, Tallies, descriptors, footprint};
 use crate::admin;
 use crate::breakglass::Lane as BreakGlassLane;
 use crate::gateway::{Gate, Names};
 use crate::io::Flusher;
-use crate::server::Server;
-use crate::telemetry::{Metrics, Scrape, UpstreamGauges};
+use crate::server::{Server, Tally};
+use crate::telemetry::{Footprint, ListenerGauges, Metrics, OwnLimits, OwnScrape, Scrape, UpstreamGauges};
 use crate::upstream::{self, Probers, Via};
 
 /// What the control thread looks at.
@@ -34,6 +34,8 @@ pub(super) struct Inside {
     /// Where to write what the scheduler learns.
     pub(super) state: Option<State>,
     pub(super) names: Arc<Names>,
+    pub(super) limits: OwnLimits,
+    pub(super) tallies: Tallies,
 }
 
 /// What has to be ended.
@@ -50,6 +52,7 @@ pub(super) struct Control {
     ready: Arc<AtomicBool>,
     server: Option<Server>,
     break_glass: Option<BreakGlassLane>,
+    tallies: Tallies,
 }
 
 impl Control {
@@ -66,23 +69,26 @@ impl Control {
         };
         let ready = Arc::new(AtomicBool::new(false));
         let (end, ended) = oneshot::channel();
-        let shown = admin_view(&inside, &probers, &ready);
+        let (footprint, tallies) = (Arc::new(Footprint::default()), inside.tallies.clone());
+        let shown = admin_view(&inside, &probers, &ready, &footprint);
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                runtime.block_on(live(inside, probers, metrics_listener, shown, ended));
+                runtime.block_on(live(inside, probers, (metrics_listener, shown), footprint, ended));
                 // A disk that hangs must not keep the process.
                 runtime.shutdown_background();
             })
             .map_err(StartError::Control)?;
-        Ok(Self { thread: Some(thread), end: Some(end), ready, server: None, break_glass: None })
+        Ok(Self { thread: Some(thread), end: Some(end), ready, server: None, break_glass: None, tallies })
     }
 
     pub(super) fn keep_server(&mut self, server: Server) {
+        self.tallies.0.lock().extend_from_slice(server.tallies());
         self.server = Some(server);
     }
 
     pub(super) fn keep_break_glass(&mut self, lane: BreakGlassLane) {
+        self.tallies.0.lock().extend_from_slice(lane.tallies());
         self.break_glass = Some(lane);
     }
 
@@ -121,14 +127,15 @@ impl Drop for Control {
 async fn live(
     inside: Inside,
     probers: Probers,
-    metrics_listener: TcpListener,
-    shown: Arc<admin::Inside>,
+    (metrics_listener, shown): (TcpListener, Arc<admin::Inside>),
+    footprint: Arc<Footprint>,
     ended: oneshot::Receiver<Ending>,
 ) {
-    let Inside { gate, names, state, .. } = inside;
+    let Inside { gate, names, state, limits, .. } = inside;
     let mut lookout = Lookout::new(probers, Arc::clone(&gate));
     tokio::spawn(Arc::clone(&gate).run(move || lookout.look()));
     tokio::spawn(chronicle::keep(Arc::clone(&gate), names));
+    tokio::spawn(footprint::keep(Arc::clone(&gate), limits.memory, footprint));
     tokio::spawn(async move {
         if let Err(error) = admin::serve(metrics_listener, shown).await {
             tracing::error!(%error, "the metrics listener stopped");
@@ -164,11 +171,17 @@ async fn close(ending: Ending) {
     tokio::join!(main, reserved);
 }
 
-fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Arc<admin::Inside> {
+fn admin_view(
+    inside: &Inside,
+    probers: &Probers,
+    ready: &Arc<AtomicBool>,
+    footprint: &Arc<Footprint>,
+) -> Arc<admin::Inside> {
     let (gate, metrics, stats) =
         (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
     let (seen, names) = (Arc::clone(&inside.gate), Arc::clone(&inside.names));
     let prober = probers.livez.clone();
+    let (footprint, limits, tallies) = (Arc::clone(footprint), inside.limits, inside.tallies.clone());
     Arc::new(admin::Inside {
         metrics: Box::new(move || {
             let up = prober.latest().is_some_and(|reading| reading.is_up());
@@ -178,6 +191,12 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
                 diagnosis: &view.diagnosis,
                 gate: view.gate,
                 upstream: gauges(up, &stats),
+                own: OwnScrape {
+                    footprint: &footprint,
+                    limits,
+                    descriptors: descriptors::open(),
+                    listeners: &listeners(&tallies),
+                },
             })
         }),
         status: Box::new(move || status(&seen.view(), &names).to_string()),
@@ -195,6 +214,15 @@ fn gauges(up: bool, stats: &ShardStats) -> UpstreamGauges {
         }
     }
     gauges
+}
+
+fn listeners(tallies: &Tallies) -> Vec<ListenerGauges> {
+    let tallies = tallies.0.lock();
+    let gauges = |(name, tally): &(&'static str, Arc<Tally>)| {
+        let now = tally.snapshot();
+        ListenerGauges { name, open: now.open(), ended: now.ended().to_vec(), panicked: now.panicked }
+    };
+    tallies.iter().map(gauges).collect()
 }
 
 /// Blocks until SIGTERM or SIGINT.

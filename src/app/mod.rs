@@ -6,6 +6,8 @@
 
 mod chronicle;
 mod control;
+mod descriptors;
+mod footprint;
 mod lookout;
 mod settings;
 mod state;
@@ -20,6 +22,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use self::control::Control;
+use self::descriptors::Plan;
 use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
@@ -29,9 +32,10 @@ use crate::flow::{Ceiling, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
 use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
-    BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tls, TlsError,
+    BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tally, Tls,
+    TlsError,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, OwnLimits};
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
 pub use self::settings::{flow as flow_settings, log_format};
@@ -79,6 +83,14 @@ pub enum StartError {
     /// Two metrics collide.
     #[error("metrics: {0}; this build of spillway is broken, use another")]
     Registry(#[from] prometheus::Error),
+    /// A proxy cannot be run with so few file descriptors.
+    #[error("this process may open {limit} files, at least {least} are needed: raise ulimit -n")]
+    Descriptors {
+        /// The hard limit.
+        limit: u64,
+        /// What is needed.
+        least: u64,
+    },
     /// A thread cannot be created.
     #[error(transparent)]
     Threads(#[from] crate::server::StartError),
@@ -153,6 +165,7 @@ struct Prepared {
     upstream: upstream::Settings,
     gate: Arc<Gate>,
     state: Option<State>,
+    limits: OwnLimits,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -160,7 +173,9 @@ struct Prepared {
 /// # Errors
 /// Whatever is wrong with files, addresses or threads; nothing is left running then.
 pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Running, StartError> {
-    let prepared = prepare(proxy, policy)?;
+    // First of all, because every socket bound and every file read from here on takes one.
+    let plan = Plan::make(proxy.limits.connections as usize)?;
+    let prepared = prepare(proxy, policy, &plan)?;
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
     let stats = ShardStats::default();
@@ -177,12 +192,16 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         stats: stats.clone(),
         state: prepared.state,
         names: Arc::clone(&prepared.shared.names),
+        limits: prepared.limits,
+        tallies: Tallies::default(),
     };
-    let mut control = Control::start(prepared.metrics, inside, &prepared.upstream)?;
+    // Probes and break-glass take their descriptors from what is put aside, never from what the lanes have.
+    let aside = upstream::Settings { sockets: None, ..prepared.upstream.clone() };
+    let mut control = Control::start(prepared.metrics, inside, &aside)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
         let entrance = Entrance::BreakGlass(reserve);
-        let factory = factory(&prepared.shared, entrance, &prepared.upstream, &stats);
+        let factory = factory(&prepared.shared, entrance, &aside, &stats);
         control.keep_break_glass(lane.start(&drain, factory)?);
     }
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
@@ -196,15 +215,16 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     Ok(Running { addresses, grace: proxy.drain.grace_period, control })
 }
 
-fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepared, StartError> {
-    let upstream = settings::upstream(proxy)?;
+fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> Result<Prepared, StartError> {
+    let mut upstream = settings::upstream(proxy)?;
     upstream::trust::check(&upstream)?;
+    upstream.sockets = Some(plan.sockets());
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
-    let listeners = bind_listeners(proxy, &authenticator)?;
+    let listeners = bind_listeners(proxy, &authenticator, plan)?;
     let break_glass = proxy
         .break_glass
         .as_ref()
-        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane)))
+        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane, plan)))
         .transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
@@ -232,19 +252,21 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         upstream,
         gate: Gate::new(scheduler, drain),
         state,
+        limits: OwnLimits { memory: footprint::limit(proxy.limits.memory), descriptors: plan.limit },
     })
 }
 
 fn bind_listeners(
     proxy: &ProxyConfiguration,
     authenticator: &Authenticator,
+    plan: &Plan,
 ) -> Result<Vec<Listener>, StartError> {
     let bind = |listener: &config::Listener| {
         let tls = Tls::new(&settings::tls(&listener.tls), authenticator.authority())
             .map_err(|source| StartError::Tls { listener: listener.name.clone(), source })?;
         // One name a listener, once a process: a bounded leak buys labels without reference counts.
         let name: &'static str = listener.name.clone().leak();
-        let settings = settings::server(proxy, listener);
+        let settings = settings::server(proxy, listener, plan);
         Ok(Listener::bind(name, listener.address, settings, Arc::new(tls), Placement::OwnThread)?)
     };
     proxy.listeners.iter().map(bind).collect()
@@ -253,6 +275,10 @@ fn bind_listeners(
 /// Connection counters of every shard, collected as the shards start.
 #[derive(Clone, Default)]
 struct ShardStats(Arc<Mutex<Vec<Arc<Stats>>>>);
+
+/// Counters of every listener, collected as the servers start.
+#[derive(Clone, Default)]
+struct Tallies(Arc<Mutex<Vec<(&'static str, Arc<Tally>)>>>);
 
 /// Makes each shard's gateway on that shard's own thread, with upstream connections of its own.
 fn factory(

@@ -197,6 +197,8 @@ codes! {
     NoBreakGlass = "0408" Warning,
     /// Service-account tokens are not verified, so every pod ranks as unknown.
     TokensUnverified = "0409" Warning,
+    /// Spillway could not even start within its memory limit.
+    MemoryTooSmall = "0450" Error,
     /// A file is not there.
     FileMissing = "0601" Error,
     /// A file cannot be read.

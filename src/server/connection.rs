@@ -68,7 +68,7 @@ pub(super) struct Serving {
 
 /// An open connection, counted until this is dropped. The last to hold it may be a tunnel.
 pub(super) struct Open {
-    _place: Place,
+    place: Place,
     shard: Arc<Shard>,
     tally: Arc<Tally>,
     _alive: mpsc::Sender<()>,
@@ -82,7 +82,7 @@ impl Open {
         tally: Arc<Tally>,
         alive: mpsc::Sender<()>,
     ) -> Self {
-        Self { _place: place, shard, tally, _alive: alive }
+        Self { place, shard, tally, _alive: alive }
     }
 }
 
@@ -101,7 +101,12 @@ fn peer_header(peer: SocketAddr) -> HeaderValue {
 }
 
 /// Serves one socket from its first byte to its end.
-pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: Open, serving: Arc<Serving>) {
+pub(super) async fn serve(
+    socket: std::net::TcpStream,
+    peer: SocketAddr,
+    mut open: Open,
+    serving: Arc<Serving>,
+) {
     let shard = Arc::clone(&open.shard);
     let current = serving.tls.current();
     let Some(tls) = handshake(socket, &shard, &serving, TlsAcceptor::from(Arc::clone(&current.config))).await
@@ -115,6 +120,12 @@ pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: O
     };
     let chain = session.peer_certificates().unwrap_or_default();
     let certificate = current.authority.judge(chain, clock::wall());
+    if let PeerCertificate::Verified { caller, .. } = &certificate
+        && !open.place.belongs_to(&caller.identity.user)
+    {
+        count(&serving.tally.refused_user);
+        return;
+    }
     let connection = Arc::new(Connection {
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         listener: serving.listener,
