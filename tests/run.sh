@@ -32,6 +32,7 @@ need cc gcc
 need cmake cmake
 need taskset util-linux
 need tar tar
+need slowhttptest slowhttptest
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
   exit 2

@@ -18,6 +18,7 @@
 // A test bed measures real time, and says what it expected by panicking.
 #![allow(clippy::disallowed_methods, clippy::expect_used)]
 
+pub(crate) mod canary;
 mod client;
 mod front;
 mod parts;
@@ -42,9 +43,9 @@ pub(crate) use self::{
     front::Front,
     parts::{FAKE_NODE, FAKE_POD},
     pki::{Pair, Paths, Pki},
-    process::{POLL, Process, free_port, tail, wait_for},
+    process::{Guardian, POLL, Process, free_port, tail, wait_for},
 };
-use process::{FAREWELL, Guardian, stop_all};
+use process::{FAREWELL, stop_all};
 
 /// How long etcd and kube-apiserver may take, on a busy machine.
 const READY: Duration = Duration::from_secs(90);
