@@ -4,6 +4,8 @@
 //! `/livez` says that this process works; it never asks the apiserver, because a kubelet that restarts the guard
 //! when the apiserver is slow makes things worse. `/readyz` turns false when the process drains.
 
+mod bounded;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
+
+use self::bounded::Bounded;
 
 /// What the admin listener shows. Each answer is made when it is asked for.
 pub struct Inside {
@@ -58,7 +62,7 @@ pub async fn serve(listener: std::net::TcpListener, inside: Arc<Inside>) -> std:
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(inside);
-    axum::serve(TcpListener::from_std(listener)?, router).await
+    axum::serve(Bounded::new(TcpListener::from_std(listener)?), router).await
 }
 
 async fn metrics(State(inside): State<Arc<Inside>>) -> impl IntoResponse {

@@ -386,6 +386,27 @@ fn d4_without_descriptors_accept_waits_instead_of_spinning_and_recovers_alone() 
 }
 
 #[test]
+fn d4_silent_connections_to_the_metrics_listener_keep_neither_descriptors_nor_probes() {
+    if !needs_spillway() {
+        return;
+    }
+    block_on(async {
+        let stand = Stand::start(|_| ()).await;
+        let base = stand.descriptors();
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(TcpStream::connect(stand.metrics).await.unwrap());
+        }
+        assert!(stand.page("/livez").contains("ok"));
+        let taken = stand.descriptors().saturating_sub(base);
+        assert!(taken <= 40, "{taken} descriptors are held by silent connections");
+        // The oldest had to go.
+        let oldest = within("the end of the oldest", silent[0].read_to_end(&mut Vec::new())).await;
+        assert!(oldest.is_err() || oldest.is_ok_and(|bytes| bytes == 0));
+    });
+}
+
+#[test]
 fn d5_one_user_cannot_take_all_connections() {
     if !needs_spillway() {
         return;

@@ -36,7 +36,7 @@ pub(crate) struct Stand {
     pub(crate) paths: Paths,
     pub(crate) main: SocketAddr,
     pub(crate) break_glass: SocketAddr,
-    metrics: SocketAddr,
+    pub(crate) metrics: SocketAddr,
     // Dropped in this order.
     process: Mutex<Process>,
     _guardian: Guardian,
