@@ -57,7 +57,11 @@ pub(super) fn server(
     let mut settings = server::Settings::default();
     settings.limits.connections = plan.clients;
     settings.limits.connections_per_source = (proxy.limits.connections_per_source as usize).min(plan.clients);
-    settings.limits.connections_per_user = proxy.limits.connections_per_user as usize;
+    settings.limits.connections_per_user = match proxy.limits.connections_per_user as usize {
+        // Few descriptors: still nobody takes them all.
+        most if plan.clients < proxy.limits.connections as usize => most.min(plan.clients / 2),
+        most => most,
+    };
     settings.limits.header_bytes = proxy.limits.header_bytes;
     settings.limits.header_fields = proxy.limits.header_fields as usize;
     settings.limits.streams = listener.http2.max_concurrent_streams;

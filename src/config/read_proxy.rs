@@ -180,9 +180,8 @@ fn limits(section: &mut Section<'_>) -> Option<Limits> {
     let header_fields = section.or("headerFields", default.header_fields, |field| field.integer(16..=1_000));
     let connections = section.or("connections", default.connections, |field| field.integer(16..=1_000_000));
     let per_source = section.field("connectionsPerSource");
-    let per_user = default.connections_per_user;
     let connections_per_user =
-        section.or("connectionsPerUser", per_user, |field| field.integer(1..=1_000_000));
+        section.or("connectionsPerUser", connections / 2, |field| field.integer(1..=1_000_000));
     let memory = section.maybe("memory", |field| memory(&field));
     let connections_per_source = per_source
         .clone()

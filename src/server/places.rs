@@ -3,7 +3,7 @@
 //! A place is taken before the handshake and given back on drop. The tables of sources and users hold only those
 //! with open connections, so the cap on connections bounds them too. An IPv6 source is its /64: one host owns
 //! all of that. A user is known once its certificate is verified; its place hangs on the connection's. Callers with
-//! tokens show them per request and have no such place: their source's cap holds for them.
+//! tokens show them per request, and one user of a DaemonSet is on every node: their source's cap holds for them.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};

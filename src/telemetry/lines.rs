@@ -16,6 +16,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::clock;
+use crate::units::Instant;
 
 /// The target of lines about break-glass requests: never sampled, and last to be lost.
 pub(super) const BREAK_GLASS: &str = "spillway::break_glass";
@@ -32,6 +33,9 @@ const LINE_BYTES_MAX: usize = 16 << 10;
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 /// Between two looks whether the queue has room again.
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
+
+/// The loss is told this often at most: a line for each line would double the flood.
+const TOLD_APART: Duration = Duration::from_secs(1);
 
 /// Lines lost in this process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -135,7 +139,7 @@ impl Waiting {
 }
 
 fn write(items: &Receiver<Item>, waiting: &Waiting, mut output: impl Write) {
-    let mut told = 0;
+    let (mut told, mut told_at) = (0, Instant::ORIGIN);
     while let Ok(item) = items.recv() {
         // Standard error that cannot be written to has nobody left to be told.
         match item {
@@ -148,10 +152,10 @@ fn write(items: &Receiver<Item>, waiting: &Waiting, mut output: impl Write) {
                 let _ = done.try_send(());
             }
         }
-        let lost = dropped();
-        if lost > told {
+        let (lost, now) = (dropped(), clock::now());
+        if lost > told && now.since(told_at) >= TOLD_APART {
             tracing::warn!(lines = lost - told, "log lines were lost: standard error takes too few");
-            told = lost;
+            (told, told_at) = (lost, now);
         }
     }
 }
