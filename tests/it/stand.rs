@@ -71,6 +71,9 @@ impl Stand {
             file
         };
         let mut config = configuration(&apiserver, &paths, write);
+        if let Ok(mode) = std::env::var("SPILLWAY_TEST_RUNTIME") {
+            config["runtime"] = json!({"mode": mode});
+        }
         change(&mut config);
         let config = write("config.yaml", config.to_string().as_bytes());
         let policy = choice.policy.map(|policy| write("policy.yaml", policy.as_bytes()));
