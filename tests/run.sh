@@ -34,6 +34,7 @@ need taskset util-linux
 need tar tar
 need promtool prometheus
 need systemd-analyze systemd
+need slowhttptest slowhttptest
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
   exit 2

@@ -227,6 +227,24 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
     assert_eq!(registered, documented, "left: in the code; right: in docs/METRICS.md");
 }
 
+/// Rust's own maps are seeded anew in every process. A fixed hash lets somebody who chooses keys choose collisions, so
+/// it is only for keys that are hashes under a seed already.
+#[test]
+fn d9_only_flow_has_maps_without_a_seed() {
+    let mut wrong = Vec::new();
+    for source in sources().into_iter().filter(|source| !source.name.starts_with("src/sim/")) {
+        for (number, line) in source.code() {
+            let fixed = ["BuildHasherDefault", "ahash", "FxHash", "with_hasher("]
+                .iter()
+                .any(|word| line.contains(word));
+            if fixed && source.name != "src/flow/clients.rs" {
+                wrong.push(format!("{}:{number}: a map with a fixed hash", source.name));
+            }
+        }
+    }
+    assert_none(&wrong, "seeded maps");
+}
+
 #[test]
 fn every_alert_has_a_page_and_every_metric_it_asks_for_exists() {
     let read =

@@ -5,6 +5,7 @@
 //! when the apiserver is slow makes things worse. `/readyz` turns false when the process drains.
 
 mod api;
+mod bounded;
 mod operations;
 mod socket;
 pub mod wire;
@@ -20,6 +21,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use self::bounded::Bounded;
 pub use self::operations::Operations;
 pub use self::socket::serve as serve_socket;
 
@@ -66,7 +68,7 @@ pub async fn serve(listener: std::net::TcpListener, inside: Arc<Inside>) -> std:
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(inside);
-    axum::serve(TcpListener::from_std(listener)?, router).await
+    axum::serve(Bounded::new(TcpListener::from_std(listener)?), router).await
 }
 
 async fn metrics(State(inside): State<Arc<Inside>>) -> impl IntoResponse {

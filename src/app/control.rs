@@ -18,15 +18,15 @@ use super::lookout::Lookout;
 use super::reload::Watch;
 use super::state::{State, Writer};
 use super::status::status;
-use super::{ShardStats, StartError, Tallies};
+use super::{ShardStats, StartError, Tallies, descriptors, footprint};
 use crate::admin;
 use crate::authn::{Authenticator, Fetched, review};
 use crate::breakglass::Lane as BreakGlassLane;
 use crate::gateway::{Gate, Levers, Names};
 use crate::io::Flusher;
 use crate::policy::Lane;
-use crate::server::{Abuse, Server};
-use crate::telemetry::{Metrics, Scrape, UpstreamGauges};
+use crate::server::{Abuse, Server, Tally};
+use crate::telemetry::{Footprint, ListenerGauges, Metrics, OwnLimits, OwnScrape, Scrape, UpstreamGauges};
 use crate::upstream::{self, Pools, Probers, Route, Traffic, Via};
 
 /// What the control thread looks at.
@@ -42,6 +42,7 @@ pub(super) struct Inside {
     /// Files that may change.
     pub(super) watch: Watch,
     pub(super) levers: Arc<Levers>,
+    pub(super) limits: OwnLimits,
 }
 
 /// What has to be ended.
@@ -58,6 +59,7 @@ pub(super) struct Control {
     ready: Arc<AtomicBool>,
     server: Option<Server>,
     break_glass: Option<BreakGlassLane>,
+    tallies: Tallies,
 }
 
 impl Control {
@@ -80,23 +82,26 @@ impl Control {
             probers
         };
         let (end, ended) = oneshot::channel();
-        let shown = admin_view(&inside, &probers, &ready);
+        let (footprint, tallies) = (Arc::new(Footprint::default()), inside.tallies.clone());
+        let shown = admin_view(&inside, &probers, &ready, &footprint);
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                runtime.block_on(live(inside, probers, metrics_listener, shown, ended));
+                runtime.block_on(live(inside, probers, (metrics_listener, shown), footprint, ended));
                 // A disk that hangs must not keep the process.
                 runtime.shutdown_background();
             })
             .map_err(StartError::Control)?;
-        Ok(Self { thread: Some(thread), end: Some(end), ready, server: None, break_glass: None })
+        Ok(Self { thread: Some(thread), end: Some(end), ready, server: None, break_glass: None, tallies })
     }
 
     pub(super) fn keep_server(&mut self, server: Server) {
+        self.tallies.0.lock().extend_from_slice(server.tallies());
         self.server = Some(server);
     }
 
     pub(super) fn keep_break_glass(&mut self, lane: BreakGlassLane) {
+        self.tallies.0.lock().extend_from_slice(lane.tallies());
         self.break_glass = Some(lane);
     }
 
@@ -146,11 +151,11 @@ fn for_reviews(upstream: &upstream::Settings) -> upstream::Settings {
 async fn live(
     inside: Inside,
     probers: Probers,
-    metrics_listener: TcpListener,
-    shown: Arc<admin::Inside>,
+    (metrics_listener, shown): (TcpListener, Arc<admin::Inside>),
+    footprint: Arc<Footprint>,
     ended: oneshot::Receiver<Ending>,
 ) {
-    let Inside { gate, names, state, authenticator, watch, metrics, .. } = inside;
+    let Inside { gate, names, state, authenticator, watch, metrics, limits, .. } = inside;
     tokio::spawn(watch.run());
     let told: Arc<dyn Fn(Fetched) + Send + Sync> =
         Arc::new(move |fetched| metrics.credential_reloaded("jwks_url", fetched != Fetched::Failed));
@@ -158,6 +163,7 @@ async fn live(
     let mut lookout = Lookout::new(probers, Arc::clone(&gate));
     tokio::spawn(Arc::clone(&gate).run(move || lookout.look()));
     tokio::spawn(chronicle::keep(Arc::clone(&gate), names));
+    tokio::spawn(footprint::keep(Arc::clone(&gate), limits.memory, footprint));
     tokio::spawn(async move {
         if let Err(error) = admin::serve(metrics_listener, shown).await {
             tracing::error!(%error, "the metrics listener stopped");
@@ -193,11 +199,17 @@ async fn close(ending: Ending) {
     tokio::join!(main, reserved);
 }
 
-fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Arc<admin::Inside> {
+fn admin_view(
+    inside: &Inside,
+    probers: &Probers,
+    ready: &Arc<AtomicBool>,
+    footprint: &Arc<Footprint>,
+) -> Arc<admin::Inside> {
     let (gate, metrics, stats) =
         (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
     let (seen, names) = (Arc::clone(&inside.gate), Arc::clone(&inside.names));
-    let (prober, tallies) = (probers.livez.clone(), inside.tallies.clone());
+    let prober = probers.livez.clone();
+    let (footprint, limits, tallies) = (Arc::clone(footprint), inside.limits, inside.tallies.clone());
     let (authenticator, levers) = (Arc::clone(&inside.authenticator), Arc::clone(&inside.levers));
     Arc::new(admin::Inside {
         metrics: Box::new(move || {
@@ -213,6 +225,12 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
                 gate: view.gate,
                 levers: levers.gauges(),
                 upstream: gauges(up, &stats),
+                own: OwnScrape {
+                    footprint: &footprint,
+                    limits,
+                    descriptors: descriptors::open(),
+                    listeners: &listeners(&tallies),
+                },
             })
         }),
         status: Box::new(move || status(&seen.view(), &names).to_string()),
@@ -221,7 +239,7 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
 }
 
 fn tell_abuses(metrics: &Metrics, tallies: &Tallies) {
-    let tallies: Vec<_> = tallies.0.lock().iter().map(|tally| tally.snapshot()).collect();
+    let tallies: Vec<_> = tallies.0.lock().iter().map(|(_, tally)| tally.snapshot()).collect();
     for abuse in Abuse::ALL {
         let total = tallies.iter().map(|tally| tally.abuses[abuse.index()]).sum();
         metrics.abusive_connections(abuse.as_str(), total);
@@ -240,6 +258,15 @@ fn gauges(up: bool, stats: &ShardStats) -> UpstreamGauges {
         }
     }
     gauges
+}
+
+fn listeners(tallies: &Tallies) -> Vec<ListenerGauges> {
+    let tallies = tallies.0.lock();
+    let gauges = |(name, tally): &(&'static str, Arc<Tally>)| {
+        let now = tally.snapshot();
+        ListenerGauges { name, open: now.open(), ended: now.ended().to_vec(), panicked: now.panicked }
+    };
+    tallies.iter().map(gauges).collect()
 }
 
 /// Blocks until SIGTERM or SIGINT.

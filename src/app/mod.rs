@@ -6,7 +6,9 @@
 
 mod chronicle;
 mod control;
+mod descriptors;
 mod expiry;
+mod footprint;
 mod levers;
 mod lookout;
 mod reload;
@@ -25,6 +27,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use self::control::Control;
+use self::descriptors::Plan;
 use self::levers::{AdminThread, Keeper};
 use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
@@ -38,7 +41,7 @@ use crate::server::{
     BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tally, Tls,
     TlsError,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, OwnLimits};
 use crate::units::Seats;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
@@ -89,6 +92,14 @@ pub enum StartError {
     /// Two metrics collide.
     #[error("metrics: {0}; this build of spillway is broken, use another")]
     Registry(#[from] prometheus::Error),
+    /// A proxy cannot be run with so few file descriptors.
+    #[error("this process may open {limit} files, at least {least} are needed: raise ulimit -n")]
+    Descriptors {
+        /// The hard limit.
+        limit: u64,
+        /// What is needed.
+        least: u64,
+    },
     /// A thread cannot be created.
     #[error(transparent)]
     Threads(#[from] crate::server::StartError),
@@ -169,6 +180,7 @@ struct Prepared {
     watch: reload::Watch,
     ready: Arc<AtomicBool>,
     keeper: Arc<Keeper>,
+    limits: OwnLimits,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -176,7 +188,9 @@ struct Prepared {
 /// # Errors
 /// Whatever is wrong with files, addresses or threads; nothing is left running then.
 pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Running, StartError> {
-    let prepared = prepare(proxy, policy)?;
+    // First of all, because every socket bound and every file read from here on takes one.
+    let plan = Plan::make(proxy.limits.connections as usize)?;
+    let prepared = prepare(proxy, policy, &plan)?;
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
     let stats = ShardStats::default();
@@ -198,35 +212,40 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         authenticator: Arc::clone(&prepared.shared.authenticator),
         watch: prepared.watch,
         levers: Arc::clone(&prepared.shared.levers),
+        limits: prepared.limits,
     };
-    let mut control = Control::start(prepared.metrics, inside, &prepared.upstream, prepared.ready)?;
+    // Probes and break-glass take their descriptors from what is put aside, never from what the lanes have.
+    let aside = upstream::Settings { sockets: None, ..prepared.upstream.clone() };
+    let mut control = Control::start(prepared.metrics, inside, &aside, prepared.ready)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
         prepared.keeper.show_break_glass(Arc::clone(&reserve));
         let entrance = Entrance::BreakGlass(reserve);
-        let factory = factory(&prepared.shared, entrance, &prepared.upstream, &stats);
+        let factory = factory(&prepared.shared, entrance, &aside, &stats);
         let lane = lane.start(&drain, factory)?;
-        tallies.0.lock().push(lane.tally());
+        tallies.0.lock().extend_from_slice(lane.tallies());
         control.keep_break_glass(lane);
     }
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
-    tallies.0.lock().push(server.tally());
+    tallies.0.lock().extend_from_slice(server.tallies());
     control.keep_server(server);
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
     Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin })
 }
 
-fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepared, StartError> {
-    let upstream = settings::upstream(proxy)?;
+fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> Result<Prepared, StartError> {
+    let mut upstream = settings::upstream(proxy)?;
     upstream::trust::check(&upstream)?;
+    upstream.sockets = Some(plan.sockets());
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
-    let (listeners, serving): (Vec<_>, Vec<_>) = bind_listeners(proxy, &authenticator)?.into_iter().unzip();
+    let (listeners, serving): (Vec<_>, Vec<_>) =
+        bind_listeners(proxy, &authenticator, plan)?.into_iter().unzip();
     let break_glass = proxy
         .break_glass
         .as_ref()
-        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane)))
+        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane, plan)))
         .transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
@@ -273,12 +292,14 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         watch,
         ready,
         keeper,
+        limits: OwnLimits { memory: footprint::limit(proxy.limits.memory), descriptors: plan.limit },
     })
 }
 
 fn bind_listeners(
     proxy: &ProxyConfiguration,
     authenticator: &Authenticator,
+    plan: &Plan,
 ) -> Result<Vec<(Listener, Arc<Tls>)>, StartError> {
     let bind = |listener: &config::Listener| {
         let tls = Tls::new(&settings::tls(&listener.tls), authenticator.authority())
@@ -286,7 +307,7 @@ fn bind_listeners(
         let tls = Arc::new(tls);
         // One name a listener, once a process: a bounded leak buys labels without reference counts.
         let name: &'static str = listener.name.clone().leak();
-        let settings = settings::server(proxy, listener);
+        let settings = settings::server(proxy, listener, plan);
         let bound = Listener::bind(name, listener.address, settings, Arc::clone(&tls), Placement::OwnThread)?;
         Ok((bound, tls))
     };
@@ -297,9 +318,9 @@ fn bind_listeners(
 #[derive(Clone, Default)]
 struct ShardStats(Arc<Mutex<Vec<Arc<Stats>>>>);
 
-/// What happened to client connections, of every server, collected as the servers start.
+/// Counters of every listener, collected as the servers start.
 #[derive(Clone, Default)]
-struct Tallies(Arc<Mutex<Vec<Arc<Tally>>>>);
+struct Tallies(Arc<Mutex<Vec<(&'static str, Arc<Tally>)>>>);
 
 /// Makes each shard's gateway on that shard's own thread, with upstream connections of its own.
 fn factory(

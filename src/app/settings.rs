@@ -14,6 +14,7 @@ use crate::units::Seats;
 use crate::upstream::{self, ClientCertificate, Rotation};
 
 use super::StartError;
+use super::descriptors::Plan;
 
 /// Threads that leave a core to the control and break-glass threads once there are this many.
 const CORES_WORTH_RESERVING: usize = 4;
@@ -85,10 +86,19 @@ pub(super) fn tls(tls: &proxy::ServerTls) -> TlsSettings {
     }
 }
 
-pub(super) fn server(proxy: &ProxyConfiguration, listener: &proxy::Listener) -> server::Settings {
+pub(super) fn server(
+    proxy: &ProxyConfiguration,
+    listener: &proxy::Listener,
+    plan: &Plan,
+) -> server::Settings {
     let mut settings = server::Settings::default();
-    settings.limits.connections = proxy.limits.connections as usize;
-    settings.limits.connections_per_source = proxy.limits.connections_per_source as usize;
+    settings.limits.connections = plan.clients;
+    settings.limits.connections_per_source = (proxy.limits.connections_per_source as usize).min(plan.clients);
+    settings.limits.connections_per_user = match proxy.limits.connections_per_user as usize {
+        // Few descriptors: still nobody takes them all.
+        most if plan.clients < proxy.limits.connections as usize => most.min(plan.clients / 2),
+        most => most,
+    };
     settings.limits.header_bytes = proxy.limits.header_bytes;
     settings.limits.header_fields = proxy.limits.header_fields as usize;
     settings.limits.streams = listener.http2.max_concurrent_streams;
@@ -174,13 +184,14 @@ pub fn flow(policy: &TrafficPolicy) -> flow::Settings {
     }
 }
 
-pub(super) fn break_glass(lane: &proxy::BreakGlass) -> breakglass::Settings {
+pub(super) fn break_glass(lane: &proxy::BreakGlass, plan: &Plan) -> breakglass::Settings {
     breakglass::Settings {
         address: lane.address,
         certificate: Material::File(lane.tls.cert_file.clone()),
         key: Material::File(lane.tls.key_file.clone()),
         client_ca: Material::File(lane.client_ca_file.clone()),
         groups: lane.groups.clone(),
+        connections: plan.break_glass,
     }
 }
 

@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 use super::chronicle::client_of;
 use crate::gateway::{Names, View};
 use crate::policy::Lane;
+use crate::telemetry::shown;
 
 /// The object.
 pub(super) fn status(view: &View, names: &Names) -> Value {
     let (snapshot, diagnosis) = (&view.snapshot, &view.diagnosis);
-    let client = client_of(view).and_then(|client| names.of(client));
+    let client = client_of(view).and_then(|client| names.of(client)).map(|name| shown(&name).into_owned());
     let [livez, cached, consistent] = diagnosis.probes.map(rounded);
     let lanes: Map<String, Value> = Lane::ALL
         .into_iter()

@@ -45,6 +45,8 @@ pub struct Settings {
     pub client_ca: Material,
     /// A certificate needs one of these in its O, so that a CA that also signs other things is no master key.
     pub groups: Vec<String>,
+    /// Open connections at most: what is left of the process's file descriptors for it.
+    pub connections: usize,
 }
 
 /// The lane could not be prepared.
@@ -108,7 +110,7 @@ impl Lane {
         let authority = Arc::new(ClientAuthority::from_pem(&settings.client_ca, Credential::BreakGlass)?);
         let tls = Arc::new(Tls::new(&serving(settings), Arc::clone(&authority))?);
         let listener =
-            Listener::bind(NAME, settings.address, limits(), Arc::clone(&tls), Placement::OnShard)?;
+            Listener::bind(NAME, settings.address, limits(settings), Arc::clone(&tls), Placement::OnShard)?;
         let files = Files { settings: settings.clone(), tls, authority };
         Ok(BoundLane { listener, files, groups: settings.groups.clone().into() })
     }
@@ -121,8 +123,8 @@ impl Lane {
 
     /// What happened to its connections.
     #[must_use]
-    pub fn tally(&self) -> Arc<Tally> {
-        self.server.tally()
+    pub fn tallies(&self) -> &[(&'static str, Arc<Tally>)] {
+        self.server.tallies()
     }
 
     /// What of it comes from files.
@@ -211,10 +213,11 @@ fn serving(settings: &Settings) -> TlsSettings {
     }
 }
 
-fn limits() -> server::Settings {
+fn limits(lane: &Settings) -> server::Settings {
     let mut settings = server::Settings::default();
-    settings.limits.connections = CONNECTIONS_MAX;
-    settings.limits.connections_per_source = CONNECTIONS_PER_SOURCE_MAX;
+    let limits = &mut settings.limits;
+    limits.connections = CONNECTIONS_MAX.min(lane.connections);
+    limits.connections_per_source = CONNECTIONS_PER_SOURCE_MAX.min(limits.connections);
     settings
 }
 

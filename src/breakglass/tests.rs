@@ -37,6 +37,7 @@ fn open() -> Opened {
         key: memory(&pair.key),
         client_ca: memory(&people.certificate),
         groups: vec!["night-watch".into(), GROUP.into()],
+        connections: 64,
     };
     let bound = Lane::bind(&settings).unwrap();
     let factory: HandlerFactory = Arc::new(|_: &ShardContext| -> Arc<dyn Handler> { Arc::new(Greeting) });

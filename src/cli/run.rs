@@ -48,10 +48,12 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour
         );
         return Ending::Config;
     };
-    telemetry::install_log(app::log_format(proxy.logging.format), proxy.logging.level.as_str());
+    let log = telemetry::install_log(app::log_format(proxy.logging.format), proxy.logging.level.as_str());
     let running = match app::start(proxy, &loaded.policy) {
         Ok(running) => running,
         Err(error) => {
+            // What was logged on the way is read before the reason.
+            drop(log);
             let _ = writeln!(err, "error: {}", app::chain(&error));
             return Ending::Config;
         }

@@ -207,6 +207,8 @@ codes! {
     ReviewWithoutFrontProxy = "0413" Error,
     /// Conditions for anonymous callers, who are switched off.
     AnonymousConditions = "0414" Error,
+    /// Spillway could not even start within its memory limit.
+    MemoryTooSmall = "0450" Error,
     /// A file is not there.
     FileMissing = "0601" Error,
     /// A file cannot be read.

@@ -109,6 +109,13 @@ pub struct Limits {
     /// Client connections from one source address. Default 1,000, range 1 to 1,000,000 and at most `connections`.
     /// Generous, because a whole node's pods may share one address behind NAT.
     pub connections_per_source: u32,
+    /// Client connections of one client certificate's user. Default half of `connections`, range 1 to 1,000,000: nobody
+    /// takes them all, and a certificate that every node shares (`system:kube-proxy` in some distributions) has room.
+    /// Tokens are shown per request, and one user of a DaemonSet is on every node: the cap per source is theirs.
+    pub connections_per_user: u32,
+    /// Memory that spillway may take. From 80, 90 and 95 % of it on, lanes are refused from below. Default: the cgroup's
+    /// limit where there is one, else none. Range 32 MiB to 1 TiB; 0: no limit, whatever the cgroup says.
+    pub memory: Option<u64>,
 }
 
 impl Default for Limits {
@@ -118,6 +125,8 @@ impl Default for Limits {
             header_fields: 100,
             connections: 10_000,
             connections_per_source: 1_000,
+            connections_per_user: 5_000,
+            memory: None,
         }
     }
 }

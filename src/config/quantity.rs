@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Time units, and their milliseconds.
 const TIME_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 /// Size units, and their bytes.
-const SIZE_UNITS: [(&str, u64); 2] = [("KiB", 1 << 10), ("MiB", 1 << 20)];
+const SIZE_UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// Reads `250ms`, `5s`, `1m30s`, `1h`; a bare `0` needs no unit.
 #[must_use]

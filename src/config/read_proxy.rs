@@ -17,6 +17,9 @@ use super::section::{Field, Section};
 /// Range of the phases of a connection: shorter breaks slow links, longer is no protection.
 const PHASE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
+/// Least memory limit: the program's own pages and an idle runtime take half of it.
+const MEMORY_MIN: u64 = 32 << 20;
+
 /// Lists in this document: more entries are a mistake, not a need.
 const ENTRIES_MAX: usize = 16;
 
@@ -190,6 +193,9 @@ fn limits(section: &mut Section<'_>) -> Option<Limits> {
     let header_fields = section.or("headerFields", default.header_fields, |field| field.integer(16..=1_000));
     let connections = section.or("connections", default.connections, |field| field.integer(16..=1_000_000));
     let per_source = section.field("connectionsPerSource");
+    let connections_per_user =
+        section.or("connectionsPerUser", connections / 2, |field| field.integer(1..=1_000_000));
+    let memory = section.maybe("memory", |field| memory(&field));
     let connections_per_source = per_source
         .clone()
         .and_then(|field| field.integer(1..=1_000_000))
@@ -205,7 +211,19 @@ fn limits(section: &mut Section<'_>) -> Option<Limits> {
         header_fields,
         connections,
         connections_per_source: connections_per_source.min(connections),
+        connections_per_user,
+        memory,
     })
+}
+
+fn memory(field: &Field<'_>) -> Option<u64> {
+    let bytes = field.clone().bytes(0..=1 << 40)?;
+    if (1..MEMORY_MIN).contains(&bytes) {
+        let message = format!("`{}` is less than an idle spillway takes", field.path());
+        field.report(Code::MemoryTooSmall, message, "expected at least 32MiB, or 0 for no limit");
+        return None;
+    }
+    Some(bytes)
 }
 
 fn timeouts(section: &mut Section<'_>) -> Option<Timeouts> {

@@ -1,7 +1,7 @@
 //! May this request enter, must it wait, or is it refused?
 //!
-//! In this order: a bound of the process, the lane's state, the identity's rate, the counts of watches and sessions, then
-//! seats, the heavy budget with its pace, and memory.
+//! In this order: a bound of the process, its own memory, the lane's state, the identity's rate, the counts of watches
+//! and sessions, then seats, the heavy budget with its pace, and the apiserver's memory.
 //! Whoever finds requests of its lane and weight waiting joins them, or waiting would be a punishment for having come
 //! first.
 
@@ -86,6 +86,9 @@ impl Scheduler {
 
     fn enter(&mut self, now: Instant, slot: Slot) -> Result<Decision, Refused> {
         let lane = slot.lane;
+        if self.own_memory.refuses(lane) {
+            return Err(Refused(Reason::OwnMemory, After::Book));
+        }
         if !self.recovery.is_open(lane, &self.limit, now) {
             return Err(Refused(self.closed(), After::Book));
         }

@@ -178,11 +178,13 @@ pub enum Reason {
     Cancelled = 17,
     /// An operator lets only the lanes in that keep the cluster alive.
     Lockdown = 18,
+    /// This process itself runs out of memory, and this lane gives way.
+    OwnMemory = 19,
 }
 
 impl Reason {
     /// How many reasons there are.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
 
     /// All reasons in the order of their indices.
     pub const ALL: [Self; Self::COUNT] = [
@@ -205,6 +207,7 @@ impl Reason {
         Self::EarlyReturn,
         Self::Cancelled,
         Self::Lockdown,
+        Self::OwnMemory,
     ];
 
     /// Position in [`Reason::ALL`]: an index into per-reason counters.
@@ -243,6 +246,7 @@ impl Reason {
             Self::EarlyReturn => "early_return",
             Self::Cancelled => "cancelled",
             Self::Lockdown => "lockdown",
+            Self::OwnMemory => "own_memory",
         }
     }
 }

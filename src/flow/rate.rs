@@ -81,6 +81,8 @@ pub(super) struct Rates {
     began: Instant,
     hand: usize,
     capacity: usize,
+    /// Requests that were judged by the overflow bucket.
+    overflowed: u64,
 }
 
 fn limiter(rate: Rate, buckets: Buckets, now: Instant) -> Limiter {
@@ -118,13 +120,20 @@ impl Rates {
             began: now,
             hand: 0,
             capacity,
+            overflowed: 0,
         }
     }
 
     /// Takes one request from the client's bucket, or says how long until there is room.
     pub(super) fn check(&mut self, client: u64, now: Instant) -> Result<(), Duration> {
         let bucket = self.bucket(client, now);
+        self.overflowed += u64::from(bucket == self.capacity);
         check(&self.limiter, bucket, NonZeroU32::MIN, now)
+    }
+
+    /// Requests so far of clients that found all buckets in use.
+    pub(super) const fn overflowed(&self) -> u64 {
+        self.overflowed
     }
 
     fn bucket(&mut self, client: u64, now: Instant) -> usize {
@@ -208,6 +217,7 @@ mod tests {
         assert_eq!(passed, 5);
         assert!(rates.check(0, at(0)).is_err(), "client 0 is still known, and still out of tokens");
         assert_eq!(rates.known.len(), 4);
+        assert_eq!(rates.overflowed(), 100);
     }
 
     #[test]
@@ -229,5 +239,34 @@ mod tests {
         assert_eq!(rate.check(four, at(0)), Ok(()));
         assert_eq!(rate.check(four, at(0)), Err(Duration::from_millis(300)));
         assert_eq!(rate.check(NonZeroU32::new(6).unwrap(), at(0)), Err(Duration::MAX));
+    }
+
+    /// Ten million (tried: 12 MB at the most) would take longer than they prove: the table is full after 16,384.
+    const INVENTED: u64 = 1_000_000;
+
+    #[test]
+    fn d8_a_million_invented_names_take_no_more_memory_and_no_known_clients_place() {
+        let mut rates = Rates::new(RATE, at(0));
+        let known = 1_000..1_500_u64;
+        let mut passed = 0;
+        for name in 0..INVENTED {
+            // A thousand new names a millisecond, and everybody known asks ten times a second, as it may.
+            let now = at(name / 1_000);
+            if name % 100_000 == 0 {
+                for client in known.clone() {
+                    assert_eq!(rates.check(client << 32, now), Ok(()), "a known client at {now:?}");
+                }
+            }
+            passed += u64::from(rates.check(name, now).is_ok());
+        }
+        assert!(rates.known.len() <= CLIENTS && rates.owners.len() <= CLIENTS);
+        assert!(rates.known.capacity() <= 4 * CLIENTS, "{}", rates.known.capacity());
+        assert!(
+            known.into_iter().all(|client| rates.known.contains_key(&(client << 32))),
+            "a known client was forgotten"
+        );
+        // Who finds no bucket shares one with all others: most are refused, and all of that is counted.
+        assert!(rates.overflowed() > INVENTED / 2, "{}", rates.overflowed());
+        assert!(passed < INVENTED / 2, "{passed} of {INVENTED} passed");
     }
 }

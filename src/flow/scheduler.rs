@@ -13,6 +13,7 @@ use super::lanes::LaneState;
 use super::levels::LevelNumber;
 use super::limit::{Demand, Limit};
 use super::memory::Size;
+use super::own_memory::MemoryStep;
 use super::pace::Pace;
 use super::pressure::{Losses, Pressure};
 use super::random::Random;
@@ -108,6 +109,8 @@ pub struct Scheduler {
     pub(super) latest: Instant,
     pub(super) exempt: u32,
     pub(super) break_glass: Seats,
+    /// How short of memory this process itself is.
+    pub(super) own_memory: MemoryStep,
 }
 
 impl Scheduler {
@@ -153,6 +156,7 @@ impl Scheduler {
             latest: now,
             exempt: 0,
             break_glass: Seats::ZERO,
+            own_memory: MemoryStep::Free,
             settings,
         }
     }
@@ -245,6 +249,11 @@ impl Scheduler {
     #[must_use]
     pub fn has_verdicts(&self) -> bool {
         !self.verdicts.is_empty()
+    }
+
+    /// How short of memory this process itself is; some lanes are refused for it.
+    pub const fn own_memory(&mut self, step: MemoryStep) {
+        self.own_memory = step;
     }
 
     /// A refusal that was kept back has been told, or its client went away.

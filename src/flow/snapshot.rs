@@ -4,6 +4,7 @@
 
 use super::decision::Reason;
 use super::diagnosis::Diagnosis;
+use super::rate::Rates;
 use super::recovery::State;
 use super::scheduler::Scheduler;
 use crate::policy::Lane;
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub held: u32,
     /// Requests refused because their client came early again and again, so far.
     pub penalised: u64,
+    /// Requests of identities that found every rate bucket of their lane in use, so far.
+    pub shared_rate: u64,
     /// The lanes, indexed by [`Lane::index`].
     pub lanes: [LaneSnapshot; Lane::COUNT],
 }
@@ -135,6 +138,12 @@ impl Scheduler {
             early_returns: self.returns.early,
             held: self.returns.held(),
             penalised: self.returns.penalised,
+            shared_rate: self
+                .lanes
+                .iter()
+                .filter_map(|lane| lane.rates.as_ref())
+                .map(Rates::overflowed)
+                .sum(),
             lanes,
         }
     }

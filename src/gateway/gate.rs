@@ -17,8 +17,8 @@ use super::permit::Permit;
 use crate::clock;
 use crate::flow::levers::LimitHold;
 use crate::flow::{
-    Arrival, Decision, Diagnosis, Kind, Probes, Reason, Refusal, Remembered, Scheduler, Snapshot, TICK,
-    Ticket, Verdict,
+    Arrival, Decision, Diagnosis, Kind, MemoryStep, Probes, Reason, Refusal, Remembered, Scheduler, Snapshot,
+    TICK, Ticket, Verdict,
 };
 use crate::policy::Lane;
 use crate::server::Drain;
@@ -199,6 +199,11 @@ impl Gate {
     #[must_use]
     pub fn held_limit(&self) -> Option<LimitHold> {
         self.inner.lock().scheduler.held_limit()
+    }
+
+    /// How short of memory this process itself is.
+    pub fn own_memory(&self, step: MemoryStep) {
+        self.with(|scheduler| scheduler.own_memory(step));
     }
 
     /// What is worth keeping over a restart.

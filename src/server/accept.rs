@@ -20,7 +20,7 @@ use super::connection::{self, Serving};
 use super::drain::Drain;
 use super::heads::Budget;
 use super::places::{NoPlace, Places};
-use super::settings::Settings;
+use super::settings::{Limits, Settings};
 use super::shard::{self, Shard, Worker};
 use super::tally::{Tally, count};
 use super::{StartError, Tls};
@@ -99,6 +99,10 @@ impl Listener {
         Ok(Self { name, socket, address, settings, tls, placement })
     }
 
+    pub(super) const fn limits(&self) -> &Limits {
+        &self.settings.limits
+    }
+
     /// What logs and errors call it.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -125,6 +129,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// What an accept loop needs besides its listener.
 pub(super) struct Acceptor {
     pub(super) shards: Arc<[Arc<Shard>]>,
+    /// Shared by all listeners of the server.
+    pub(super) places: Arc<Places>,
     pub(super) drain: Drain,
     pub(super) tally: Arc<Tally>,
     pub(super) alive: mpsc::Sender<()>,
@@ -165,7 +171,6 @@ impl Acceptor {
                 return;
             }
         };
-        let places = Places::new(&settings.limits);
         let serving = Arc::new(Serving {
             listener: name,
             settings,
@@ -179,15 +184,15 @@ impl Acceptor {
             tokio::select! {
                 () = &mut ending => return,
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, peer)) => self.hand_over(stream, peer, &places, &serving),
+                    Ok((stream, peer)) => self.hand_over(stream, peer, &serving),
                     Err(error) => self.accept_failed(name, &error).await,
                 }
             }
         }
     }
 
-    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, places: &Arc<Places>, serving: &Arc<Serving>) {
-        let place = match places.take(peer.ip()) {
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, serving: &Arc<Serving>) {
+        let place = match self.places.take(peer.ip()) {
             Ok(place) => place,
             Err(NoPlace::Full) => return count(&self.tally.refused_full),
             Err(NoPlace::Source) => return count(&self.tally.refused_source),

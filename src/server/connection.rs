@@ -26,7 +26,7 @@ use super::shard::Shard;
 use super::stream::{self, Accepted};
 use super::tally::{Tally, count};
 use super::tls::Tls;
-use crate::authn::PeerCertificate;
+use crate::authn::{PeerCertificate, Verdict};
 use crate::clock;
 use crate::io::ReadAhead;
 
@@ -73,7 +73,7 @@ pub(super) struct Serving {
 
 /// An open connection, counted until this is dropped. The last to hold it may be a tunnel.
 pub(super) struct Open {
-    _place: Place,
+    place: Place,
     shard: Arc<Shard>,
     tally: Arc<Tally>,
     _alive: mpsc::Sender<()>,
@@ -87,7 +87,7 @@ impl Open {
         tally: Arc<Tally>,
         alive: mpsc::Sender<()>,
     ) -> Self {
-        Self { _place: place, shard, tally, _alive: alive }
+        Self { place, shard, tally, _alive: alive }
     }
 }
 
@@ -106,7 +106,12 @@ fn peer_header(peer: SocketAddr) -> HeaderValue {
 }
 
 /// Serves one socket from its first byte to its end.
-pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: Open, serving: Arc<Serving>) {
+pub(super) async fn serve(
+    socket: std::net::TcpStream,
+    peer: SocketAddr,
+    mut open: Open,
+    serving: Arc<Serving>,
+) {
     let shard = Arc::clone(&open.shard);
     let current = serving.tls.current();
     let Some(tls) = handshake(socket, &shard, &serving, TlsAcceptor::from(Arc::clone(&current.config))).await
@@ -120,6 +125,12 @@ pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: O
     };
     let chain = session.peer_certificates().unwrap_or_default();
     let certificate = current.authority.judge(chain, clock::wall());
+    if let Verdict::Verified(caller) = certificate.verdict(clock::wall())
+        && !open.place.belongs_to(&caller.identity.user)
+    {
+        count(&serving.tally.refused_user);
+        return;
+    }
     let connection = Arc::new(Connection {
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         listener: serving.listener,

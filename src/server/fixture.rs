@@ -192,6 +192,10 @@ impl Site {
         client_config(&self.authority, protocol, client)
     }
 
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.server.tallies()[0].1)
+    }
+
     pub(crate) async fn http1(&self) -> http1::SendRequest<Empty<Bytes>> {
         http1_over(connect(self.address, self.config(Protocol::Http1, None)).await).await
     }
@@ -202,7 +206,7 @@ impl Site {
 
     /// Waits for a condition on the server's counters.
     pub(crate) async fn until(&self, reached: impl Fn(TallySnapshot) -> bool) {
-        let tally = self.server.tally();
+        let tally = self.tally();
         until(|| reached(tally.snapshot())).await;
     }
 }

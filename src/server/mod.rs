@@ -45,6 +45,7 @@ pub use self::shard::{Mode, ShardContext, Threads};
 pub use self::tally::{Tally, TallySnapshot};
 pub use self::tls::{MinVersion, Resumption, Tls, TlsError, TlsSettings};
 
+use self::places::Places;
 use self::shard::{Shards, Worker};
 
 /// The server could not start.
@@ -64,7 +65,7 @@ pub struct Server {
     accepting: Vec<Worker>,
     addresses: Vec<(&'static str, SocketAddr)>,
     drain: Drain,
-    tally: Arc<Tally>,
+    tallies: Vec<(&'static str, Arc<Tally>)>,
     /// Closed when the last connection is gone; nothing is ever sent.
     gone: mpsc::Receiver<()>,
     alive: mpsc::Sender<()>,
@@ -81,21 +82,26 @@ impl Server {
         drain: &Drain,
         factory: &HandlerFactory,
     ) -> Result<Self, StartError> {
-        let tally = Arc::new(Tally::default());
         let shards = Shards::start(threads, factory)?;
         let (alive, gone) = mpsc::channel(1);
         let addresses = listeners.iter().map(|listener| (listener.name(), listener.address())).collect();
-        let mut accepting = Vec::new();
+        // The caps are about the process, so listeners share them; they are configured alike.
+        let limits = listeners.first().map_or_else(|| Settings::default().limits, |one| one.limits().clone());
+        let places = Places::new(&limits);
+        let (mut accepting, mut tallies) = (Vec::new(), Vec::new());
         for listener in listeners {
+            let tally = Arc::new(Tally::default());
+            tallies.push((listener.name(), Arc::clone(&tally)));
             let acceptor = accept::Acceptor {
                 shards: shards.list(),
+                places: Arc::clone(&places),
                 drain: drain.clone(),
-                tally: Arc::clone(&tally),
+                tally,
                 alive: alive.clone(),
             };
             accepting.extend(acceptor.start(listener)?);
         }
-        Ok(Self { shards, accepting, addresses, drain: drain.clone(), tally, gone, alive })
+        Ok(Self { shards, accepting, addresses, drain: drain.clone(), tallies, gone, alive })
     }
 
     /// Name and bound address of every listener.
@@ -104,10 +110,10 @@ impl Server {
         &self.addresses
     }
 
-    /// What happened to connections so far.
+    /// What happened to connections so far, by listener.
     #[must_use]
-    pub fn tally(&self) -> Arc<Tally> {
-        Arc::clone(&self.tally)
+    pub fn tallies(&self) -> &[(&'static str, Arc<Tally>)] {
+        &self.tallies
     }
 
     /// Drains for at most `grace`, then cuts off what is left and ends the threads.

@@ -1,9 +1,11 @@
-//! How many connections may be open, and how many from one source?
+//! How many connections may be open, how many from one source, and how many of one user?
 //!
-//! A place is taken before the handshake and given back on drop. The table of sources holds only addresses
-//! with open connections, so the cap on connections bounds it too. An IPv6 source is its /64: one host owns
-//! all of that.
+//! A place is taken before the handshake and given back on drop. The tables of sources and users hold only those
+//! with open connections, so the cap on connections bounds them too. An IPv6 source is its /64: one host owns
+//! all of that. A user is known once its certificate is verified; its place hangs on the connection's. Callers with
+//! tokens show them per request, and one user of a DaemonSet is on every node: their source's cap holds for them.
 
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +21,8 @@ pub(super) struct Places {
     max_per_source: usize,
     taken: AtomicUsize,
     sources: DashMap<IpAddr, usize>,
+    max_per_user: usize,
+    users: DashMap<Arc<str>, usize>,
 }
 
 /// Why there is no place.
@@ -32,6 +36,7 @@ pub(super) enum NoPlace {
 pub(super) struct Place {
     places: Arc<Places>,
     source: IpAddr,
+    user: Option<Arc<str>>,
 }
 
 impl Places {
@@ -41,6 +46,8 @@ impl Places {
             max_per_source: limits.connections_per_source,
             taken: AtomicUsize::new(0),
             sources: DashMap::new(),
+            max_per_user: limits.connections_per_user,
+            users: DashMap::new(),
         })
     }
 
@@ -59,18 +66,43 @@ impl Places {
             return Err(NoPlace::Source);
         }
         *held += 1;
-        Ok(Place { places: Arc::clone(self), source })
+        Ok(Place { places: Arc::clone(self), source, user: None })
+    }
+}
+
+impl Place {
+    /// The connection belongs to `user` from now on; `false` when that user holds as many as it may.
+    pub(super) fn belongs_to(&mut self, user: &str) -> bool {
+        let user: Arc<str> = user.into();
+        let mut held = self.places.users.entry(Arc::clone(&user)).or_insert(0);
+        if *held >= self.places.max_per_user {
+            drop(held);
+            self.places.users.remove_if(&user, |_, held| *held == 0);
+            return false;
+        }
+        *held += 1;
+        drop(held);
+        self.user = Some(user);
+        true
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.taken.fetch_sub(1, Ordering::Relaxed);
-        if let Entry::Occupied(mut held) = self.places.sources.entry(self.source) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
+        give_back(self.places.sources.entry(self.source));
+        if let Some(user) = self.user.take() {
+            give_back(self.places.users.entry(user));
+        }
+    }
+}
+
+/// One connection less; who has none left is forgotten.
+fn give_back<K: Eq + Hash>(held: Entry<'_, K, usize>) {
+    if let Entry::Occupied(mut held) = held {
+        *held.get_mut() -= 1;
+        if *held.get() == 0 {
+            held.remove();
         }
     }
 }
@@ -119,5 +151,24 @@ mod tests {
         let _held = places.take(ip("2001:db8::1")).ok().unwrap();
         assert_eq!(places.take(ip("2001:db8::ffff:2")).err(), Some(NoPlace::Source));
         assert!(places.take(ip("2001:db8:0:1::1")).is_ok());
+    }
+
+    #[test]
+    fn d5_one_user_holds_so_many_connections_from_wherever_and_they_come_back() {
+        let limits = super::super::Settings::default().limits;
+        let places = Places::new(&Limits { connections_per_user: 2, ..limits });
+        let take = |from: u8, user: &str| {
+            let mut place = places.take(IpAddr::from([10, 0, 0, from])).ok().unwrap();
+            place.belongs_to(user).then_some(place)
+        };
+        let first = take(1, "robot").unwrap();
+        let second = take(2, "robot").unwrap();
+        assert!(take(3, "robot").is_none(), "from a third address");
+        assert!(take(3, "ada").is_some(), "others are not bounded by it");
+        drop(first);
+        let third = take(4, "robot");
+        assert!(third.is_some());
+        drop((second, third));
+        assert_eq!((places.users.len(), places.sources.len()), (0, 0), "nothing is remembered");
     }
 }

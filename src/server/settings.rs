@@ -19,12 +19,15 @@ pub struct Settings {
 /// Limits on connections and request heads.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections of the listener. 5,000 nodes hold one or two each; every one may pin
+    /// Open connections of all listeners of one server. 5,000 nodes hold one or two each; every one may pin
     /// [`Windows::connection_bytes`], so this is also a memory limit.
     pub connections: usize,
     /// Open connections from one source address. Behind a load balancer that hides addresses this must be
     /// raised to [`Limits::connections`].
     pub connections_per_source: usize,
+    /// Open connections of one verified certificate's user, wherever they come from: half, so that nobody takes them all.
+    /// Some distributions give every node the same certificate, so it cannot be few.
+    pub connections_per_user: usize,
     /// Bytes of a request's head. Go clients with OIDC tokens need more than hyper's 16 KiB; the apiserver
     /// takes 1 MiB. HTTP/1.1 cannot go below 8 KiB.
     pub header_bytes: u32,
@@ -79,6 +82,7 @@ impl Default for Settings {
             limits: Limits {
                 connections: 10_000,
                 connections_per_source: 1_000,
+                connections_per_user: 5_000,
                 header_bytes: 64 * 1024,
                 header_fields: 100,
                 streams: 250,

@@ -13,6 +13,7 @@ pub struct Tally {
     pub(super) closed: AtomicU64,
     pub(super) refused_full: AtomicU64,
     pub(super) refused_source: AtomicU64,
+    pub(super) refused_user: AtomicU64,
     pub(super) accept_failed: AtomicU64,
     pub(super) late_first_byte: AtomicU64,
     pub(super) late_handshake: AtomicU64,
@@ -37,6 +38,8 @@ pub struct TallySnapshot {
     pub refused_full: u64,
     /// Refused because one source address held too many.
     pub refused_source: u64,
+    /// Closed after the handshake because the certificate's user held too many.
+    pub refused_user: u64,
     /// `accept` itself failed: most likely out of file descriptors.
     pub accept_failed: u64,
     /// Closed for not sending a first byte in time.
@@ -71,6 +74,7 @@ impl Tally {
             closed: read(&self.closed),
             refused_full: read(&self.refused_full),
             refused_source: read(&self.refused_source),
+            refused_user: read(&self.refused_user),
             accept_failed: read(&self.accept_failed),
             late_first_byte: read(&self.late_first_byte),
             late_handshake: read(&self.late_handshake),
@@ -83,6 +87,31 @@ impl Tally {
             panicked: read(&self.panicked),
             abuses: std::array::from_fn(|place| read(&self.abuses[place])),
         }
+    }
+}
+
+impl TallySnapshot {
+    /// Connections that are open now.
+    #[must_use]
+    pub const fn open(&self) -> u64 {
+        self.accepted.saturating_sub(self.closed)
+    }
+
+    /// Connections that the server refused or ended, by why: a closed set of words for metrics.
+    #[must_use]
+    pub const fn ended(&self) -> [(&'static str, u64); 10] {
+        [
+            ("full", self.refused_full),
+            ("source", self.refused_source),
+            ("user", self.refused_user),
+            ("accept", self.accept_failed),
+            ("first_byte", self.late_first_byte),
+            ("handshake", self.late_handshake),
+            ("handshake_failed", self.failed_handshake),
+            ("request", self.late_request),
+            ("idle", self.idle),
+            ("drained", self.cut_off),
+        ]
     }
 }
 

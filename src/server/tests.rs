@@ -203,7 +203,7 @@ async fn a_panic_is_one_requests_500() {
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert!(text(response).await.contains(r#""reason":"InternalError""#));
     assert_eq!(text(sender.send_request(get("/")).await.unwrap()).await, "Http2 nobody");
-    assert_eq!(site.server.tally().snapshot().panicked, 1);
+    assert_eq!(site.tally().snapshot().panicked, 1);
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_tunnel_carries_bytes_and_counts_as_an_open_connection() {
     let mut answer = [0; 4];
     within(tunnel.read_exact(&mut answer)).await.unwrap();
     assert_eq!(&answer, b"ping");
-    assert_eq!(site.server.tally().snapshot().closed, 0);
+    assert_eq!(site.tally().snapshot().closed, 0);
     drop((tunnel, sender));
     site.until(|tally| tally.closed == 1).await;
 }
@@ -237,7 +237,7 @@ async fn a_drain_ends_streams_cleanly_within_the_grace_time() {
         for watch in &mut watches {
             assert!(within(watch.frame()).await.unwrap().unwrap().is_data());
         }
-        let tally = site.server.tally();
+        let tally = site.tally();
         let grace = Duration::from_millis(500);
         let ends = futures_util::future::join_all(watches.into_iter().map(BodyExt::collect));
         let (ends, ()) = within(async { tokio::join!(ends, site.server.close(grace)) }).await;

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::lines::BREAK_GLASS;
+use super::text::shown;
 use super::{AccessLog, Metrics};
+use crate::clock;
 use crate::flow::Reason;
 use crate::policy::Lane;
 use crate::request::Verb;
@@ -50,11 +53,33 @@ pub struct Answered<'a> {
     pub peer: SocketAddr,
 }
 
-/// Longest piece of client-chosen text that a log line repeats, in bytes.
-const LOGGED_TEXT_BYTES_MAX: usize = 256;
+/// The access log's line: the same fields whatever its target is, which must be known at compile time.
+macro_rules! line {
+    ($target:expr, $event:expr, $decision:expr, $reason:expr, $suppressed:expr) => {
+        tracing::info!(
+            target: $target,
+            verb = $event.verb.as_str(),
+            URI = &*shown($event.path),
+            latency = format_args!("{:.1}ms", $event.latency.as_secs_f64() * 1e3),
+            resp = $event.status,
+            userAgent = &*shown($event.user_agent.unwrap_or_default()),
+            "audit-ID" = $event.audit_id,
+            srcIP = %$event.peer,
+            user = &*shown($event.user),
+            lane = $event.lane.as_str(),
+            rule = $event.rule,
+            decision = $decision,
+            reason = $reason,
+            upstreamLatency = format_args!("{:.1}ms", $event.upstream.as_secs_f64() * 1e3),
+            queueWait = format_args!("{:.1}ms", $event.queued.as_secs_f64() * 1e3),
+            suppressed = $suppressed,
+            "HTTP"
+        )
+    };
+}
 
 impl Answered<'_> {
-    /// Counts it, and logs it where the access log wants it.
+    /// Counts it, and logs it where the access log wants it. Refusals beyond a rate are left out, but for break-glass.
     pub fn emit(&self, metrics: &Metrics, access: AccessLog) {
         metrics.answered(self);
         let logged = match access {
@@ -63,41 +88,29 @@ impl Answered<'_> {
             AccessLog::All => true,
         };
         if logged {
-            self.log();
+            self.log(metrics);
         }
     }
 
     #[cold]
-    fn log(&self) {
+    fn log(&self, metrics: &Metrics) {
         let (decision, reason) = match self.answerer {
-            Answerer::Upstream => ("forwarded", ""),
-            Answerer::Refused(reason) => ("shed", reason.as_str()),
-            Answerer::Failed(reason) => ("failed", reason.as_str()),
+            Answerer::Upstream => ("forwarded", None),
+            Answerer::Refused(reason) => ("shed", Some(reason)),
+            Answerer::Failed(reason) => ("failed", Some(reason)),
         };
-        tracing::info!(
-            verb = self.verb.as_str(),
-            URI = cut(self.path),
-            latency = format_args!("{:.1}ms", self.latency.as_secs_f64() * 1e3),
-            resp = self.status,
-            userAgent = cut(self.user_agent.unwrap_or_default()),
-            "audit-ID" = self.audit_id,
-            srcIP = %self.peer,
-            user = cut(self.user),
-            lane = self.lane.as_str(),
-            rule = self.rule,
-            decision,
-            reason,
-            upstreamLatency = format_args!("{:.1}ms", self.upstream.as_secs_f64() * 1e3),
-            queueWait = format_args!("{:.1}ms", self.queued.as_secs_f64() * 1e3),
-            "HTTP"
-        );
+        let word = reason.map_or("", Reason::as_str);
+        if self.lane == Lane::BreakGlass {
+            line!(BREAK_GLASS, self, decision, word, None::<u64>);
+            return;
+        }
+        let left_out = match reason {
+            None => 0,
+            Some(reason) => match metrics.samples.take(reason, clock::now()) {
+                Some(left_out) => left_out,
+                None => return,
+            },
+        };
+        line!(module_path!(), self, decision, word, (left_out > 0).then_some(left_out));
     }
-}
-
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(LOGGED_TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

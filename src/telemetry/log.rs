@@ -1,7 +1,8 @@
 //! How does a log line look? One JSON object a line for machines, one readable line for people.
 //!
 //! Key names are kube-apiserver's where it has one (`verb`, `URI`, `resp`, `audit-ID`, `srcIP`), so that both logs
-//! can be read side by side. Values are JSON-escaped, so a client cannot forge a line with a line feed in a header.
+//! can be read side by side. Values are JSON-escaped, so a client cannot forge a line with a line feed in a header;
+//! what a client chose is shown by `text` besides. Only our own lines go below `Info`: a library's may hold a token.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -12,11 +13,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::lines::Lines;
+use super::text::shown;
 use crate::clock;
 
 /// Which requests get a line of their own.
@@ -41,20 +46,52 @@ pub enum LogFormat {
     Text,
 }
 
+/// What other crates may say at most: below this they show headers and bytes of frames, and with them credentials.
+const OTHERS: LevelFilter = LevelFilter::INFO;
+
+/// Writes what was logged before it is dropped.
+#[must_use = "the last lines are written when it is dropped"]
+pub struct Flush(Lines);
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
+
 /// Sends log lines of `level` and above to standard error. Only the first call in a process has an effect: tests
 /// and the demo start several proxies in one process.
-pub fn install(format: LogFormat, level: &str) {
+pub fn install(format: LogFormat, level: &str) -> Flush {
     let level = LevelFilter::from_str(level).unwrap_or(LevelFilter::INFO);
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let lines = Lines::start(std::io::stderr());
+    let filter = Targets::new().with_target("spillway", level).with_default(level.min(OTHERS));
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
     let outcome = match format {
-        LogFormat::Json => builder.event_format(Json).try_init(),
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .event_format(tracing_subscriber::fmt::format().compact())
-            .try_init(),
+        LogFormat::Json => {
+            let layer = layer.event_format(Json).with_filter(filter);
+            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+        }
+        LogFormat::Text => {
+            let layer = layer
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false)
+                .event_format(tracing_subscriber::fmt::format().compact())
+                .with_filter(filter);
+            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+        }
     };
-    drop(outcome);
+    if outcome.is_ok() {
+        // The default hook writes to standard error itself, and would stand still with it.
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<&str>().copied();
+            let text =
+                text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+            tracing::error!(place, text = &*shown(text), "spillway has a defect: a task panicked");
+        }));
+    }
+    Flush(lines)
 }
 
 struct Json;

@@ -14,6 +14,8 @@ use prometheus::{
 use super::credentials::Credentials;
 use super::levers::{LeverGauges, Levers};
 use super::overload::{GateGauges, Overload, raise};
+use super::own::{Own, OwnScrape};
+use super::samples::Samples;
 use super::{Answered, Answerer};
 use crate::flow::levers::Action;
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
@@ -82,6 +84,8 @@ pub struct Scrape<'a> {
     pub levers: LeverGauges,
     /// The connections.
     pub upstream: UpstreamGauges,
+    /// What spillway itself takes.
+    pub own: OwnScrape<'a>,
 }
 
 /// Every metric of one proxy, with a registry of its own: several proxies can live in one process.
@@ -99,10 +103,12 @@ pub struct Metrics {
     overload: Overload,
     credentials: Credentials,
     levers: Levers,
+    own: Own,
     breakglass_requests: IntCounterVec,
-    connections: GaugeVec,
     abuses: IntCounterVec,
     heads_refused: IntCounterVec,
+    /// Which refusals get a log line.
+    pub(super) samples: Samples,
 }
 
 struct Gauges {
@@ -175,11 +181,6 @@ impl Metrics {
                 "requests on the break-glass listener",
                 &["code"],
             )?,
-            connections: register.gauges(
-                "connections_active",
-                "client connections now open",
-                &["listener"],
-            )?,
             abuses: register.counters(
                 "connections_abusive_total",
                 "client connections ended for what was sent on them",
@@ -190,6 +191,8 @@ impl Metrics {
                 "requests refused for the size of their heads, before anything else",
                 &["reason"],
             )?,
+            own: Own::register(&register)?,
+            samples: Samples::new(),
             requests,
             registry: registry.clone(),
         };
@@ -242,11 +245,6 @@ impl Metrics {
         self.overload.budget(bytes);
     }
 
-    /// Sets how many client connections a listener has open.
-    pub fn connections(&self, listener: &str, open: usize) {
-        self.connections.with_label_values(&[listener]).set(gauge(open));
-    }
-
     /// Counts a file that changed, or a key set that was fetched: `what` it is, and whether it could be used.
     pub fn credential_reloaded(&self, what: &'static str, worked: bool) {
         self.credentials.reloaded(what, worked);
@@ -288,6 +286,7 @@ impl Metrics {
     pub fn render(&self, scrape: &Scrape<'_>) -> String {
         self.gauges.set(scrape.flow, scrape.upstream);
         self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
+        self.own.set(&scrape.own, self.samples.suppressed());
         self.levers.set(scrape.levers);
         self.registered()
     }
@@ -471,5 +470,39 @@ mod tests {
         for code in CODES {
             assert_eq!(code_label(code_slot(code)), code.to_string());
         }
+    }
+
+    #[test]
+    fn d10_with_every_label_there_can_be_there_are_fewer_than_five_thousand_series() {
+        let metrics = Metrics::new().unwrap();
+        let verbs = [
+            Verb::Get,
+            Verb::List,
+            Verb::Watch,
+            Verb::Create,
+            Verb::Update,
+            Verb::Patch,
+            Verb::Delete,
+            Verb::DeleteCollection,
+            Verb::Proxy,
+            Verb::Other,
+        ];
+        for lane in Lane::ALL {
+            for status in 0..1000 {
+                for verb in verbs {
+                    metrics.request_counter(lane, verb, status).inc();
+                }
+                metrics.breakglass_requests.with_label_values(&[code_label(code_slot(status))]).inc();
+            }
+            for reason in Reason::ALL {
+                metrics.refused(lane, reason);
+            }
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&metrics.registry.gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        // What is missing are gauges by lane, and ten counters for each of at most 17 listeners.
+        assert!((2_500..4_000).contains(&series), "{series} series");
     }
 }

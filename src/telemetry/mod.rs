@@ -7,12 +7,18 @@
 mod credentials;
 mod event;
 mod levers;
+mod lines;
 mod log;
 mod metrics;
 mod overload;
+mod own;
+mod samples;
+mod text;
 
 pub use event::{Answered, Answerer};
 pub use levers::{LeverGauges, LeverMoved, LocalPeer};
-pub use log::{AccessLog, LogFormat, install as install_log};
+pub use log::{AccessLog, Flush, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};
 pub use overload::{GateGauges, OverloadChanged};
+pub use own::{Footprint, ListenerGauges, MemoryStepChanged, OwnLimits, OwnScrape};
+pub use text::shown;

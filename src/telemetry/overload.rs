@@ -6,6 +6,7 @@
 use prometheus::{Gauge, GaugeVec, IntCounter};
 
 use super::metrics::Register;
+use super::text::shown;
 use crate::flow::{Cause, Diagnosis, Snapshot, State};
 
 /// The words of [`Cause`], for the state set.
@@ -45,10 +46,12 @@ pub struct OverloadChanged<'a> {
 impl OverloadChanged<'_> {
     /// One line: a warning while something presses, else information.
     pub fn emit(&self) {
-        let sentence = self.diagnosis.sentence(self.client);
+        let client = self.client.map(shown);
+        let client = client.as_deref();
+        let sentence = self.diagnosis.sentence(client);
         let ((from, caused), (to, cause)) = (self.from, self.to);
         let (from, to, caused, cause) = (from.as_str(), to.as_str(), caused.as_str(), cause.as_str());
-        let (limit, client) = (self.limit, self.client.unwrap_or_default());
+        let (limit, client) = (self.limit, client.unwrap_or_default());
         let pressure = format_args!("{:.2}", self.pressure);
         if self.to == (State::Normal, Cause::None) {
             tracing::info!(from, to, cause, caused, limit, pressure, client, sentence, "overload is over");
@@ -67,6 +70,7 @@ pub(super) struct Overload {
     heavy_duty: Gauge,
     tolerance: Gauge,
     early_returns: IntCounter,
+    shared_rate: IntCounter,
     holding: Gauge,
     held: IntCounter,
     resets: IntCounter,
@@ -93,6 +97,10 @@ impl Overload {
             )?,
             early_returns: register
                 .counter("early_returns_total", "refused clients that came back before they were told to")?,
+            shared_rate: register.counter(
+                "shared_rate_requests_total",
+                "requests of identities that found every rate bucket of their lane in use",
+            )?,
             holding: register.gauge("held_refusals", "refusals kept back now")?,
             held: register.counter("held_refusals_total", "refusals that were kept back")?,
             resets: register.counter("resets_total", "running requests that were reset")?,
@@ -116,6 +124,7 @@ impl Overload {
         self.heavy_duty.set(flow.heavy_duty);
         self.tolerance.set(flow.tolerance);
         raise(&self.early_returns, flow.early_returns);
+        raise(&self.shared_rate, flow.shared_rate);
         self.holding.set(f64::from(gate.holding));
         raise(&self.held, gate.held);
         raise(&self.resets, gate.resets);
@@ -123,7 +132,7 @@ impl Overload {
 }
 
 /// Exact up to 2^53, which is 8 PiB.
-fn exact(bytes: u64) -> f64 {
+pub(super) fn exact(bytes: u64) -> f64 {
     bytes as f64
 }
 

@@ -26,8 +26,8 @@ pub enum BodyError {
     /// The client's connection failed while it sent its request body.
     #[error("the client stopped sending its request body")]
     Client(#[source] hyper::Error),
-    /// The client sent nothing for this long.
-    #[error("the client's request body stood still for {} s: send it faster or split it", .0.as_secs())]
+    /// The client sent next to nothing for this long.
+    #[error("the client's request body came too slowly for {} s: send it faster or split it", .0.as_secs())]
     Stalled(Duration),
     /// The apiserver's connection failed while it sent its response body.
     #[error("the apiserver's response body ended early")]
@@ -56,8 +56,23 @@ enum Source {
 #[derive(Debug)]
 struct Stall {
     limit: Duration,
-    /// Armed while we wait for the client.
+    /// Armed when we begin to wait for the client, until it has sent enough.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes that came since then.
+    came: usize,
+}
+
+/// A body makes progress if it brings this much, or its end, within the limit. One byte a second keeps a stream, a seat
+/// and a handler at the apiserver as well as silence does; no link that can carry TLS is that slow.
+const PROGRESS_BYTES: usize = 1024;
+
+impl Stall {
+    fn passed(&mut self, frame: Option<&Frame<Bytes>>) {
+        self.came += frame.and_then(Frame::data_ref).map_or(0, Bytes::len);
+        if self.came >= PROGRESS_BYTES {
+            (self.timer, self.came) = (None, 0);
+        }
+    }
 }
 
 impl RequestBody {
@@ -81,9 +96,9 @@ impl RequestBody {
         self
     }
 
-    /// Fails with [`BodyError::Stalled`] when the client sends nothing for `limit`.
+    /// Fails with [`BodyError::Stalled`] when we wait for the client and it does not make progress within `limit`.
     pub(super) fn stall_after(&mut self, limit: Duration) {
-        self.stall = Some(Stall { limit, timer: None });
+        self.stall = Some(Stall { limit, timer: None, came: 0 });
     }
 
     /// Ties the body to the stream it travels on; `None` when the request came back unsent.
@@ -122,7 +137,7 @@ impl Body for RequestBody {
             Poll::Ready(Some(Err(error))) => this.failed(BodyError::Client(error)),
             Poll::Ready(frame) => {
                 if let Some(stall) = &mut this.stall {
-                    stall.timer = None;
+                    stall.passed(frame.as_ref().and_then(|frame| frame.as_ref().ok()));
                 }
                 let trailers = this.trailers;
                 Poll::Ready(frame.map(|frame| match frame {

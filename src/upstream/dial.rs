@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -62,6 +62,7 @@ pub(super) struct Dialer {
     address: SocketAddr,
     server_name: ServerName<'static>,
     timeout: Duration,
+    sockets: Option<Arc<Semaphore>>,
     bare: Configs,
     front_proxy: Option<Configs>,
     rotation: Option<Rotation>,
@@ -108,6 +109,7 @@ impl Dialer {
             address: settings.address,
             server_name: settings.server_name.clone(),
             timeout: settings.connect_timeout,
+            sockets: settings.sockets.clone(),
             bare: Configs::new(settings, None)?,
             front_proxy,
             rotation: settings.rotation.clone(),
@@ -167,11 +169,13 @@ impl Dialer {
         };
         // Before the handshake: if the certificate is replaced meanwhile, this connection counts as an old one.
         let generation = self.generation(via);
+        let descriptor = self.descriptor()?;
         let handshake = async {
             let socket =
                 TcpStream::connect(self.address).await.map_err(|error| self.failed("connect to", error))?;
             prepare(&socket).map_err(|error| self.failed("set socket options towards", error))?;
-            let socket = Socket { socket, _permit: permit, _open: OpenConnection::count(&self.stats, via) };
+            let open = OpenConnection::count(&self.stats, via);
+            let socket = Socket { socket, _permits: [permit, descriptor], _open: open };
             TlsConnector::from(Arc::clone(config))
                 .connect(self.server_name.clone(), ReadAhead::new(socket, self.flusher.read_buffers()))
                 .await
@@ -184,6 +188,16 @@ impl Dialer {
         let negotiated = stream.get_ref().1.alpn_protocol();
         let protocol = if negotiated == Some(ALPN_H2) { Protocol::Http2 } else { Protocol::Http1 };
         Ok(Dialed { io: TokioIo::new(Deferred::new(stream, &self.flusher)), protocol, generation })
+    }
+
+    /// One of the file descriptors that connections to the apiserver may take.
+    fn descriptor(&self) -> Result<Option<OwnedSemaphorePermit>, UpstreamError> {
+        let Some(sockets) = &self.sockets else { return Ok(None) };
+        let permit = Arc::clone(sockets).try_acquire_owned().map_err(|_| {
+            let text = "no file descriptor is left for another connection to the apiserver: raise ulimit -n";
+            UpstreamError::new(Kind::Unavailable, text)
+        })?;
+        Ok(Some(permit))
     }
 
     fn failed(&self, what: &str, error: io::Error) -> UpstreamError {
@@ -206,7 +220,8 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Socket {
     socket: TcpStream,
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Its place in a pool and its file descriptor.
+    _permits: [Option<OwnedSemaphorePermit>; 2],
     _open: OpenConnection,
 }
 

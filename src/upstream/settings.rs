@@ -3,9 +3,11 @@
 //! Compiled by the configuration; every bound of this module is here or beside its only user.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
+use tokio::sync::Semaphore;
 
 use super::rotation::Rotation;
 use super::tls::ClientCertificate;
@@ -66,6 +68,9 @@ pub struct Settings {
     pub unverified_connections_max: u32,
     /// The protocol of unverified callers.
     pub unverified_protocol: UnverifiedProtocol,
+    /// One permit for each connection that may be open, whichever shard and pool it belongs to: file descriptors are
+    /// the process's. `None`: no bound but the counts here.
+    pub sockets: Option<Arc<Semaphore>>,
     /// Upgraded connections (exec, attach, port-forward) at the same time.
     pub upgrades_max: u32,
     /// Requests that may wait for a stream, per pool.
@@ -76,7 +81,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// From a short request's sending to its response head.
     pub first_byte_timeout: Duration,
-    /// How long a short request's body may stand still.
+    /// How long a short request's body may take for 1 KiB, or its end, while we wait for its client.
     pub request_stall: Duration,
     /// How long the answer to a short request may stay unread.
     pub response_stall: Duration,
@@ -107,13 +112,15 @@ impl Settings {
             http1_connections_max: 64,
             unverified_connections_max: 32,
             unverified_protocol: UnverifiedProtocol::Http1,
+            sockets: None,
             upgrades_max: 256,
             waiting_max: 512,
             wait: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
             // The apiserver answers 504 itself after 60 s; its answer is better than ours.
             first_byte_timeout: Duration::from_secs(65),
-            request_stall: Duration::from_secs(60),
+            // nginx and Apache ask for as little; a slower link does not finish a TLS handshake in time.
+            request_stall: Duration::from_secs(10),
             response_stall: Duration::from_secs(60),
             // The apiserver closes idle connections after 90 s; well before that, no request meets a closing one.
             http1_idle: Duration::from_secs(60),

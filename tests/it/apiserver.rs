@@ -30,6 +30,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+/// What looks like a watch to a proxy, too.
+pub(crate) const WATCHED: &str = "/api/v1/namespaces/watched/pods";
+
 /// A body of the fake apiserver.
 type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -355,7 +358,7 @@ async fn answer(request: Request<Incoming>, state: &State, in_flight: InFlight) 
         }
         "/echo" => Response::new(request.into_body().map_err(|_| unreachable_body()).boxed_unsync()),
         // A head and one event, and then silence.
-        "/watch" => Response::new(
+        "/watch" | WATCHED => Response::new(
             Events { first: Some(Bytes::from_static(b"{\"type\":\"ADDED\"}\n")) }.boxed_unsync(),
         ),
         // Sixty thousand frames of one byte, and then silence.
@@ -366,6 +369,19 @@ async fn answer(request: Request<Incoming>, state: &State, in_flight: InFlight) 
         "/large" => {
             let frame = vec![b'x'; 64 << 10].into();
             Response::new(Frames { frame, left: 64, silent: None }.boxed_unsync())
+        }
+        // One gigabyte.
+        "/zeros" => {
+            let frame = vec![0; 64 << 10].into();
+            Response::new(Frames { frame, left: 16 << 10, silent: None }.boxed_unsync())
+        }
+        // Says how many bytes were sent.
+        "/sink" => {
+            let (mut sent, mut body) = (0, request.into_body());
+            while let Some(Ok(frame)) = body.frame().await {
+                sent += frame.data_ref().map_or(0, Bytes::len);
+            }
+            Response::new(Full::new(Bytes::from(sent.to_string())).boxed_unsync())
         }
         "/trailers" => {
             let sent = request.into_body().collect().await.expect("a body");

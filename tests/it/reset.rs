@@ -6,12 +6,14 @@
 // Clippy's own exception for tests ends at the functions marked as tests; what they call are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::time::Duration;
+
 use http::StatusCode;
 use rustix::process::Signal;
 
 use crate::{
     client::{Protocol, block_on, get},
-    cluster::{Cluster, ClusterOptions, Credential},
+    cluster::{Cluster, ClusterOptions, Credential, wait_for},
     spillway::{Spillway, needs_spillway},
 };
 
@@ -36,8 +38,11 @@ fn a_running_list_of_telemetry_is_given_up_when_the_brake_holds() {
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", spillway.log());
     let seconds: u32 = answer.header("retry-after").parse().unwrap();
     assert!((10..=20).contains(&seconds), "{seconds}");
-    let log = spillway.whole_log();
-    assert!(log.contains("reason=cancelled") || log.contains("reason=\"cancelled\""), "{}", spillway.log());
+    wait_for("the refusal's line in the log", Duration::from_secs(10), || {
+        let log = spillway.whole_log();
+        let told = log.contains("reason=cancelled") || log.contains("reason=\"cancelled\"");
+        if told { Ok(()) } else { Err(log) }
+    });
     let (_, page) = spillway.metrics_page("/metrics").unwrap();
     let shed = r#"spillway_shed_total{lane="telemetry",reason="cancelled"} 1"#;
     assert!(page.contains(shed) && page.contains("spillway_resets_total 1"), "{page}");

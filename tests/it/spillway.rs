@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Caller,
-    cluster::{Cluster, ClusterOptions, Credential, Front, tail},
+    cluster::{Cluster, ClusterOptions, Credential, Front, canary, tail},
 };
 
 /// The binary under test.
@@ -131,6 +131,8 @@ pub(crate) struct Spillway {
 impl Spillway {
     /// How long the metrics listener may take to answer.
     const ANSWER: Duration = Duration::from_secs(30);
+    /// The same when it is about to be stopped.
+    const LAST_LOOK: Duration = Duration::from_secs(5);
 
     /// Ready when this returns. `change` may edit the configuration first.
     pub(crate) fn start(cluster: &Cluster, policy: Option<&str>, change: impl FnOnce(&mut Value)) -> Self {
@@ -178,14 +180,11 @@ impl Spillway {
 
     /// Status and body of a GET from the metrics listener.
     pub(crate) fn metrics_page(&self, path: &str) -> std::io::Result<(u16, String)> {
-        let mut socket = TcpStream::connect(self.metrics)?;
-        socket.set_read_timeout(Some(Self::ANSWER))?;
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.metrics)?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-        Ok((status.ok_or_else(|| Error::other(format!("not an HTTP answer: {answer}")))?, body.into()))
+        self.page_within(path, Self::ANSWER)
+    }
+
+    fn page_within(&self, path: &str, patience: Duration) -> std::io::Result<(u16, String)> {
+        page(self.metrics, path, patience)
     }
 
     /// The end of its log, for a failure's text.
@@ -198,7 +197,39 @@ impl Spillway {
         std::fs::read_to_string(&self.front().process.log).unwrap_or_default()
     }
 
+    /// Panics when a secret of the tests stands in anything that it shows to people.
+    pub(crate) fn keeps_secrets(&self) {
+        canary::search("spillway's log", &self.whole_log());
+        // One that a test has stopped or suspended shows nothing.
+        for path in ["/metrics", "/status"] {
+            if let Ok((200, page)) = self.page_within(path, Self::LAST_LOOK) {
+                canary::search(path, &page);
+            }
+        }
+    }
+
     fn front(&self) -> MutexGuard<'_, Front> {
         self.front.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+impl Drop for Spillway {
+    fn drop(&mut self) {
+        // A test that fails says why by itself.
+        if !std::thread::panicking() {
+            self.keeps_secrets();
+        }
+    }
+}
+
+/// Status and body of a GET over plain HTTP.
+pub(crate) fn page(address: SocketAddr, path: &str, patience: Duration) -> std::io::Result<(u16, String)> {
+    let mut socket = TcpStream::connect_timeout(&address, patience)?;
+    socket.set_read_timeout(Some(patience))?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    Ok((status.ok_or_else(|| Error::other(format!("not an HTTP answer: {answer}")))?, body.into()))
 }

@@ -161,7 +161,8 @@ impl Rig {
         }
         let front = self.cluster.start_front(binary, mode.policy(), |config| {
             // Here all clients have one address; elsewhere each node has its own.
-            config["limits"] = json!({"connections": 10_000, "connectionsPerSource": 10_000});
+            config["limits"] =
+                json!({"connections": 10_000, "connectionsPerSource": 10_000, "connectionsPerUser": 10_000});
         });
         Entrance { address: front.main, front: Some(front) }
     }

@@ -104,6 +104,21 @@ fn names_that_a_header_would_change_are_no_identity() {
 }
 
 #[test]
+fn d12_ten_thousand_groups_are_refused_and_as_many_as_fit_are_taken() {
+    let names: Vec<String> = (0..10_000).map(|number| format!("g{number:04}")).collect();
+    let with = |count: usize| {
+        let mut subject: Vec<Vec<Attribute<'_>>> =
+            names[..count].iter().map(|name| vec![(O, UTF8, name.as_bytes())]).collect();
+        subject.push(vec![(CN, UTF8, b"ada")]);
+        let subject: Vec<&[Attribute<'_>]> = subject.iter().map(Vec::as_slice).collect();
+        judged(&Says { subject: &subject, ..Says::default() })
+    };
+    // Not cut: a group that is missing at the apiserver would change what the caller may do there.
+    assert!(matches!(refusal(with(10_000)), Unverifiable::Name(_)));
+    assert_eq!(identity(&with(3_000)).groups.len(), 3_001);
+}
+
+#[test]
 fn b9_times_are_checked_for_every_certificate_of_the_chain() {
     let expired = judged(&Says { not_after: "20310101000000Z", ..Says::default() });
     assert!(matches!(refusal(expired), Unverifiable::Chain(webpki::Error::CertExpired { .. })));

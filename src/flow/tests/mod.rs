@@ -1,5 +1,6 @@
 //! Tests of the scheduler as a whole: single rules here, random histories in `model`, storms in `scenarios`.
 
+mod explosion;
 mod heavy;
 mod model;
 mod returning;

@@ -112,7 +112,9 @@ impl Cluster {
              apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: '{service_account}', namespace: '{namespace}'}}"
         ));
         let args = ["create", "token", service_account, "--namespace", namespace, "--duration", duration];
-        self.kubectl_ok(&self.admin_kubeconfig(), &args).trim().into()
+        let token = self.kubectl_ok(&self.admin_kubeconfig(), &args).trim().to_owned();
+        super::canary::token(&token);
+        token
     }
 
     /// The user and groups kube-apiserver sees behind `kubeconfig`; Err with kubectl's words when it refuses.

@@ -18,6 +18,7 @@
 // A test bed measures real time, and says what it expected by panicking.
 #![allow(clippy::disallowed_methods, clippy::expect_used)]
 
+pub(crate) mod canary;
 mod client;
 mod front;
 mod parts;

@@ -211,6 +211,7 @@ fn write(directory: &Path, name: &str, cert: &str, key: &str) -> Pair {
     let pair =
         Pair { cert: directory.join(format!("{name}.crt")), key: directory.join(format!("{name}.key")) };
     fs::write(&pair.cert, cert).expect("certificate is written");
+    super::canary::key(key);
     fs::write(&pair.key, key).expect("key is written");
     // Every program here runs as the same user; spillway warns about keys that others may read.
     fs::set_permissions(&pair.key, fs::Permissions::from_mode(0o600)).expect("key is private");
