@@ -109,12 +109,13 @@ fn key() -> EcdsaKeyPair {
 
 fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
-    let length = u16::try_from(content.len()).unwrap();
-    let [high, low] = length.to_be_bytes();
+    let length = u32::try_from(content.len()).unwrap();
+    let [_, top, high, low] = length.to_be_bytes();
     let head: &[u8] = match length {
         0..0x80 => &[tag, low],
         0x80..0x100 => &[tag, 0x81, low],
-        _ => &[tag, 0x82, high, low],
+        0x100..0x1_0000 => &[tag, 0x82, high, low],
+        _ => &[tag, 0x83, top, high, low],
     };
     [head, &content].concat()
 }
