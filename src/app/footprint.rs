@@ -2,7 +2,9 @@
 //!
 //! Use is what the kernel counts as resident (`VmRSS`), because that is what it kills for. The limit is the
 //! configuration's, else the smallest of the cgroups that this process is in, else none. The control thread looks every
-//! 250 ms, as Envoy's overload manager does; what follows is [`MemoryStep`]'s to say.
+//! 250 ms, as Envoy's overload manager does; what follows is [`MemoryStep`]'s to say. The allocator gives freed memory
+//! back while there is traffic, not in silence (a test shows it), so a burst that is over is forgotten by the next hundred
+//! connections.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -273,6 +273,7 @@ async fn idle(protocol: Protocol, path: &str) -> u64 {
     let mut connections: Vec<Connection> = Vec::new();
     let mut watches = Vec::new();
     let mut slope = None;
+    let start = stand.resident();
     for number in 0..ALL {
         if number == WARM {
             slope = Some(Slope::at(&stand, WARM));
@@ -290,6 +291,18 @@ async fn idle(protocol: Protocol, path: &str) -> u64 {
     }
     let each = slope.expect("it was warm").each(&stand, ALL);
     println!("d3: {protocol:?} {path}: {each} bytes each");
+    // And it is given back, once there is traffic again: else whoever is refused for memory would stay so.
+    let most = stand.resident();
+    drop((watches, connections));
+    stand.until("spillway_connections_active", &[r#"listener="main""#], |open| open == 0.0);
+    let mut rounds = 0;
+    while stand.resident() > (start + most) / 2 {
+        rounds += 1;
+        assert!(rounds <= 20, "{} bytes of {most} are still in use, {start} were before", stand.resident());
+        for caller in &nodes {
+            caller.ask(protocol, get(VERSION)).await;
+        }
+    }
     each
 }
 
