@@ -194,7 +194,6 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
     let stats = ShardStats::default();
-    let tallies = Tallies::default();
     let mut addresses = Addresses {
         listeners: prepared.listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect(),
         break_glass: prepared.break_glass.as_ref().map(BoundLane::address),
@@ -206,7 +205,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         gate: Arc::clone(&gate),
         metrics: Arc::clone(&prepared.shared.metrics),
         stats: stats.clone(),
-        tallies: tallies.clone(),
+        tallies: Tallies::default(),
         state: prepared.state,
         names: Arc::clone(&prepared.shared.names),
         authenticator: Arc::clone(&prepared.shared.authenticator),
@@ -223,12 +222,10 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         let entrance = Entrance::BreakGlass(reserve);
         let factory = factory(&prepared.shared, entrance, &aside, &stats);
         let lane = lane.start(&drain, factory)?;
-        tallies.0.lock().extend_from_slice(lane.tallies());
         control.keep_break_glass(lane);
     }
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
-    tallies.0.lock().extend_from_slice(server.tallies());
     control.keep_server(server);
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
