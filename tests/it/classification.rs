@@ -199,6 +199,18 @@ fn fields(event: &Value, user: &str) -> Option<(String, String)> {
     Some((text("lane")?, text("verb")?))
 }
 
+/// The status once it is no refusal of spillway's: a proxy that has just begun lets the lowest lanes in last. `asked`
+/// counts the requests.
+fn let_in(spillway: &Spillway, caller: &Caller, protocol: Protocol, target: &str, asked: &mut usize) -> u16 {
+    wait_for(&format!("{target} to be let in over {protocol:?}"), PATIENCE, || {
+        *asked += 1;
+        match block_on(status(caller, protocol, target)) {
+            429 => Err(spillway.log()),
+            status => Ok(status),
+        }
+    })
+}
+
 /// Sends each target everywhere. `user` must be nobody else's.
 fn check(user: &str, targets: &[&str], row: Row) {
     if !needs_spillway() {
@@ -207,27 +219,22 @@ fn check(user: &str, targets: &[&str], row: Row) {
     let who = Credential::Certificate(CLUSTER.pki.client(user, user, &["system:masters"]));
     let direct = Target::direct(&CLUSTER).caller(&who);
     let spillway = SPILLWAY.caller(&who);
-    let mut asked = 1;
-    block_on(async {
-        assert_eq!(status(&spillway, Protocol::Http2, "/api/v1/namespaces").await, 200);
-        let (own_lane, _) = logged(user, asked);
-        assert_ne!(own_lane, "unknown", "the caller is known");
-        for target in targets {
-            for protocol in Protocol::BOTH {
-                let expected = status(&direct, protocol, target).await;
-                assert_eq!(expected, row.status, "kube-apiserver itself, {target} over {protocol:?}");
-                assert_eq!(status(&spillway, protocol, target).await, expected, "{target} over {protocol:?}");
-                asked += 1;
-                let (lane, verb) = logged(user, asked);
-                assert_eq!(verb, row.verb, "{target} over {protocol:?}");
-                assert_eq!(
-                    lane == "unknown",
-                    row.odd,
-                    "{target} is in {lane}, /api/v1/namespaces in {own_lane}"
-                );
-            }
-        }
-    });
+    let mut asked = 0;
+    let mut admitted = |protocol, target: &str| {
+        let status = let_in(&SPILLWAY, &spillway, protocol, target, &mut asked);
+        let (lane, verb) = logged(user, asked);
+        (status, lane, verb)
+    };
+    let (_, own_lane, _) = admitted(Protocol::Http2, "/api/v1/namespaces");
+    assert_ne!(own_lane, "unknown", "the caller is known");
+    for (target, protocol) in targets.iter().flat_map(|target| Protocol::BOTH.map(|how| (*target, how))) {
+        let expected = block_on(status(&direct, protocol, target));
+        assert_eq!(expected, row.status, "kube-apiserver itself, {target} over {protocol:?}");
+        let (status, lane, verb) = admitted(protocol, target);
+        assert_eq!(status, expected, "{target} over {protocol:?}");
+        assert_eq!(verb, row.verb, "{target} over {protocol:?}");
+        assert_eq!(lane == "unknown", row.odd, "{target} is in {lane}, /api/v1/namespaces in {own_lane}");
+    }
     passes_unchanged(&who, targets);
 }
 
@@ -238,13 +245,11 @@ fn passes_unchanged(who: &Credential, targets: &[&str]) {
         for (target, protocol) in targets.iter().flat_map(|target| Protocol::BOTH.map(|how| (target, how))) {
             let line = format!("GET {target} HTTP/1.1");
             let before = recorder.count(&line);
-            // A proxy that has just begun lets the lowest lanes in last.
-            wait_for(&format!("{target} to be let in over {protocol:?}"), PATIENCE, || {
-                match block_on(status(&caller, protocol, target)) {
-                    200 => Ok(()),
-                    other => Err(format!("{other}; {}", spillway.log())),
-                }
-            });
+            assert_eq!(
+                let_in(spillway, &caller, protocol, target, &mut 0),
+                200,
+                "{target} over {protocol:?}"
+            );
             assert_eq!(recorder.count(&line), before + 1, "{line} over {protocol:?} is not what arrived");
         }
     }
@@ -392,8 +397,7 @@ fn a_fragment_is_cut_off_before_anybody_reads_it() {
     }
     let (recorder, spillway) = &RECORDED[0];
     let who = Credential::Certificate(CLUSTER.pki.client("fragment", "fragment", &["system:masters"]));
-    let answer =
-        block_on(status(&spillway.caller(&who), Protocol::Http1, "/api/v1/fragments#/../exec?watch=1"));
-    assert_eq!(answer, 200);
+    let target = "/api/v1/fragments#/../exec?watch=1";
+    assert_eq!(let_in(spillway, &spillway.caller(&who), Protocol::Http1, target, &mut 0), 200);
     assert_eq!(recorder.count("GET /api/v1/fragments HTTP/1.1"), 1);
 }

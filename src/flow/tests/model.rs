@@ -266,7 +266,7 @@ impl Run {
         }
     }
 
-    /// In use: at most the highest ceiling, plus every floor, plus one heavy request alone and one operator's.
+    /// In use: at most the highest ceiling, plus every floor, plus one heavy request alone and one each of three people.
     fn check_bounds(&mut self, snapshot: &Snapshot) {
         self.limit = self.limit.max(snapshot.limit);
         let lanes = &self.settings.lanes[1..];
@@ -275,7 +275,7 @@ impl Run {
         let ceiling = lanes.iter().map(|lane| of(lane, lane.ceiling_percent)).max().unwrap();
         // Below its floor an idle lane may run one light request, of three seats at most.
         let floors: u32 = lanes.iter().map(|lane| of(lane, lane.floor_percent).max(3)).sum();
-        let heavy = 2 * Seats::MAX_PER_REQUEST.0;
+        let heavy = 4 * Seats::MAX_PER_REQUEST.0;
         assert!(snapshot.used.0 <= ceiling + floors + heavy, "{} seats under {}", snapshot.used, self.limit);
     }
 
