@@ -128,7 +128,8 @@ impl Path {
         if let (Some(client), Some(upstream)) = (client, parts.extensions.remove::<OnUpgrade>()) {
             let ends = tunnel::Ends { client, upstream };
             let drained = self.shared.drain.deadline_for_stream();
-            tokio::spawn(tunnel::join(ends, turn, drained, Arc::clone(&exchange.connection)));
+            let metrics = Arc::clone(&self.shared.metrics);
+            tokio::spawn(tunnel::join(ends, turn, drained, metrics, Arc::clone(&exchange.connection)));
         }
     }
 }

@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::clients::Clients;
 use super::overload::{GateGauges, Overload, raise};
 use super::{Answered, Answerer};
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
@@ -94,8 +95,7 @@ pub struct Metrics {
     overload: Overload,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
-    abuses: IntCounterVec,
-    heads_refused: IntCounterVec,
+    clients: Clients,
 }
 
 struct Gauges {
@@ -171,16 +171,7 @@ impl Metrics {
                 "client connections now open",
                 &["listener"],
             )?,
-            abuses: register.counters(
-                "connections_abusive_total",
-                "client connections ended for what was sent on them",
-                &["reason"],
-            )?,
-            heads_refused: register.counters(
-                "heads_refused_total",
-                "requests refused for the size of their heads, before anything else",
-                &["reason"],
-            )?,
+            clients: Clients::register(&register)?,
             requests,
             registry: registry.clone(),
         };
@@ -233,14 +224,10 @@ impl Metrics {
         self.connections.with_label_values(&[listener]).set(gauge(open));
     }
 
-    /// Sets how many client connections were ended for what was sent on them, for one reason of a closed set.
-    pub fn abusive_connections(&self, reason: &'static str, total: u64) {
-        raise(&self.abuses.with_label_values(&[reason]), total);
-    }
-
-    /// Sets how many requests were refused for their heads, for one reason of a closed set.
-    pub fn heads_refused(&self, reason: &'static str, total: u64) {
-        raise(&self.heads_refused.with_label_values(&[reason]), total);
+    /// What is counted about clients and what they send.
+    #[must_use]
+    pub const fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     fn refused(&self, lane: Lane, reason: Reason) {

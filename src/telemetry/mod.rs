@@ -4,11 +4,13 @@
 //! metrics backend must not fall over in the very storm it is there to show. Names are listed in `docs/METRICS.md`.
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
+mod clients;
 mod event;
 mod log;
 mod metrics;
 mod overload;
 
+pub use clients::{Clients, TunnelSide};
 pub use event::{Answered, Answerer};
 pub use log::{AccessLog, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};
