@@ -1,8 +1,13 @@
 //! How does an operator look inside? Metrics and health on a listener of their own, away from the data plane.
 //!
-//! It runs on the control runtime: when every shard is busy, a scrape and a liveness probe are still answered.
+//! The levers of an incident have a socket and a thread of their own ([`serve_socket`]). Metrics run on the control runtime: when every shard is busy, a scrape and a liveness probe are still answered.
 //! `/livez` says that this process works; it never asks the apiserver, because a kubelet that restarts the guard
 //! when the apiserver is slow makes things worse. `/readyz` turns false when the process drains.
+
+mod api;
+mod operations;
+mod socket;
+pub mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +19,9 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
+
+pub use self::operations::Operations;
+pub use self::socket::serve as serve_socket;
 
 /// What the admin listener shows. Each answer is made when it is asked for.
 pub struct Inside {

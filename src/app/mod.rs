@@ -6,20 +6,26 @@
 
 mod chronicle;
 mod control;
+mod expiry;
+mod levers;
 mod lookout;
+mod reload;
 mod settings;
 mod state;
 mod status;
+mod watched;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use self::control::Control;
+use self::levers::{AdminThread, Keeper};
 use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
@@ -33,9 +39,12 @@ use crate::server::{
     TlsError,
 };
 use crate::telemetry::Metrics;
+use crate::units::Seats;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
 pub use self::settings::{flow as flow_settings, log_format};
+#[doc(hidden)]
+pub use self::state::file as state_file;
 
 /// The proxy could not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +127,8 @@ pub struct Running {
     addresses: Addresses,
     grace: Duration,
     control: Control,
+    /// Ends last: an operator may want to look at the end.
+    admin: AdminThread,
 }
 
 impl Running {
@@ -130,6 +141,7 @@ impl Running {
     /// Ends it: readiness turns false, connections are told to go, watches end spread over the grace period.
     pub fn drain(self) {
         self.control.end(self.grace);
+        drop(self.admin);
     }
 
     /// Waits for SIGTERM or SIGINT, then drains.
@@ -154,6 +166,9 @@ struct Prepared {
     upstream: upstream::Settings,
     gate: Arc<Gate>,
     state: Option<State>,
+    watch: reload::Watch,
+    ready: Arc<AtomicBool>,
+    keeper: Arc<Keeper>,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -180,10 +195,14 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         tallies: tallies.clone(),
         state: prepared.state,
         names: Arc::clone(&prepared.shared.names),
+        authenticator: Arc::clone(&prepared.shared.authenticator),
+        watch: prepared.watch,
+        levers: Arc::clone(&prepared.shared.levers),
     };
-    let mut control = Control::start(prepared.metrics, inside, &prepared.upstream)?;
+    let mut control = Control::start(prepared.metrics, inside, &prepared.upstream, prepared.ready)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
+        prepared.keeper.show_break_glass(Arc::clone(&reserve));
         let entrance = Entrance::BreakGlass(reserve);
         let factory = factory(&prepared.shared, entrance, &prepared.upstream, &stats);
         let lane = lane.start(&drain, factory)?;
@@ -194,15 +213,16 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
     tallies.0.lock().push(server.tally());
     control.keep_server(server);
+    let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
-    Ok(Running { addresses, grace: proxy.drain.grace_period, control })
+    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin })
 }
 
 fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepared, StartError> {
     let upstream = settings::upstream(proxy)?;
     upstream::trust::check(&upstream)?;
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
-    let listeners = bind_listeners(proxy, &authenticator)?;
+    let (listeners, serving): (Vec<_>, Vec<_>) = bind_listeners(proxy, &authenticator)?.into_iter().unzip();
     let break_glass = proxy
         .break_glass
         .as_ref()
@@ -210,12 +230,15 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         .transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
+    let lane = break_glass.as_ref().map(BoundLane::files);
+    let watch = watched::all(proxy, &authenticator, serving, lane, upstream.rotation.clone(), &metrics);
     metrics.response_budget(policy.overload.memory.response_bytes);
     let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
     if let Some(state) = &state {
         state.recall(&mut scheduler);
     }
+    let limits = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
     let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
     let drain = Drain::new();
     let shared = Arc::new(Shared {
@@ -225,6 +248,19 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         access_log: settings::access_log(proxy.logging.access),
         drain: drain.clone(),
         names: Arc::default(),
+        levers: Arc::default(),
+        recent: Arc::default(),
+    });
+    let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
+    let keeper = Keeper::new(levers::Parts {
+        gate: Arc::clone(&gate),
+        levers: Arc::clone(&shared.levers),
+        recent: Arc::clone(&shared.recent),
+        names: Arc::clone(&shared.names),
+        folder: proxy.state.as_ref().map(|state| state.dir.clone()),
+        break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
+        limits,
+        ready: Arc::clone(&ready),
     });
     Ok(Prepared {
         listeners,
@@ -232,22 +268,27 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         metrics: metrics_listener,
         shared,
         upstream,
-        gate: Gate::new(scheduler, drain),
+        gate,
         state,
+        watch,
+        ready,
+        keeper,
     })
 }
 
 fn bind_listeners(
     proxy: &ProxyConfiguration,
     authenticator: &Authenticator,
-) -> Result<Vec<Listener>, StartError> {
+) -> Result<Vec<(Listener, Arc<Tls>)>, StartError> {
     let bind = |listener: &config::Listener| {
         let tls = Tls::new(&settings::tls(&listener.tls), authenticator.authority())
             .map_err(|source| StartError::Tls { listener: listener.name.clone(), source })?;
+        let tls = Arc::new(tls);
         // One name a listener, once a process: a bounded leak buys labels without reference counts.
         let name: &'static str = listener.name.clone().leak();
         let settings = settings::server(proxy, listener);
-        Ok(Listener::bind(name, listener.address, settings, Arc::new(tls), Placement::OwnThread)?)
+        let bound = Listener::bind(name, listener.address, settings, Arc::clone(&tls), Placement::OwnThread)?;
+        Ok((bound, tls))
     };
     proxy.listeners.iter().map(bind).collect()
 }

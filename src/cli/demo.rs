@@ -12,7 +12,7 @@ use clap::Args as ClapArgs;
 use super::Ending;
 use crate::app;
 use crate::config::{
-    self, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
+    self, Admin, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
     ForwardIdentity, Http2, Limits, Listener, Logging, Metrics, ProbeIdentity, ProxyConfiguration, Runtime,
     Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion, UnverifiedProtocol, UpstreamTls, Upstreams,
 };
@@ -132,6 +132,7 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
         }),
         runtime: Runtime::default(),
         metrics: Metrics { address: ANY },
+        admin: Admin { socket: None },
         logging: Logging::default(),
         drain: Drain::default(),
         state: None,
@@ -147,13 +148,17 @@ fn limits() -> Limits {
 fn authentication(inputs: &ProxyInputs) -> Authentication {
     let issuer = inputs.service_account_issuer.to_owned();
     Authentication {
-        client_certificate: Some(ClientCertificate { ca_file: inputs.client_ca_file.clone() }),
+        client_certificate: Some(ClientCertificate {
+            ca_file: inputs.client_ca_file.clone(),
+            deny_file: None,
+        }),
         service_account_token: Some(ServiceAccountToken {
             issuers: vec![issuer.clone()],
             audiences: vec![issuer],
             public_key_files: vec![inputs.service_account_key_file.clone()],
             jwks_file: None,
         }),
+        ..Authentication::default()
     }
 }
 

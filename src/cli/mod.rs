@@ -4,10 +4,24 @@
 //! stand first in every help text: they are what people read at three in the morning.
 
 pub mod demo;
+mod effect;
+pub mod events;
+#[cfg(test)]
+mod golden;
+pub mod isolate;
+pub mod limit;
+pub mod lockdown;
+pub mod manifest;
+pub mod replay;
+mod replayed;
 pub mod run;
+mod shown;
 pub mod simulate;
 mod simulate_report;
 mod simulated;
+mod socket;
+pub mod status;
+pub mod top;
 pub mod validate;
 
 use std::ffi::OsString;
@@ -29,6 +43,12 @@ pub enum Ending {
     Usage = 2,
     /// The configuration or a file it names is wrong; nothing was started.
     Config = 3,
+    /// Nobody answers at the endpoint.
+    Unreachable = 4,
+    /// The endpoint is there, and not for this user.
+    Forbidden = 5,
+    /// No answer in time.
+    TimedOut = 6,
 }
 
 /// A guard in front of kube-apiserver: operators keep access, telemetry is shed first.
@@ -49,6 +69,35 @@ enum Command {
     Demo(demo::Args),
     /// Play a scenario in virtual time, with this policy or another algorithm in front of a modelled apiserver
     Simulate(simulate::Args),
+    /// Play audit logs through a policy: who would have been refused?
+    Replay(replay::Args),
+    /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
+    Manifest(manifest::Args),
+    /// Show how the running proxy is, why, and what to do next
+    Status(status::Args),
+    /// Show who asks most, and who is refused most
+    Top(top::Args),
+    /// Show what happened lately
+    Events(events::Args),
+    /// Contain one client now
+    Isolate(isolate::Args),
+    /// End an isolation
+    Release(isolate::ReleaseArgs),
+    /// Show what is isolated
+    Isolations(isolate::ListArgs),
+    /// Let only in what keeps the cluster alive
+    Lockdown(lockdown::Args),
+    /// Show, bound or fix the limit L
+    Limit(limit::Args),
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people: tables that fit a terminal.
+    Table,
+    /// For programs: one JSON object with everything.
+    Json,
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -79,5 +128,21 @@ pub fn dispatch(
         },
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
+        Command::Manifest(args) => manifest::run(&args, out, err),
+        Command::Replay(args) => replay::run(&args, out, err, colour),
+        Command::Status(args) => status::run(&args, out, err, shown_colour()),
+        Command::Top(args) => top::run(&args, out, err),
+        Command::Events(args) => events::run(&args, out, err),
+        Command::Isolate(args) => isolate::run(&args, out, err),
+        Command::Release(args) => isolate::release(&args, out, err),
+        Command::Isolations(args) => isolate::list(&args, out, err),
+        Command::Lockdown(args) => lockdown::run(&args, out, err),
+        Command::Limit(args) => limit::run(&args, out, err),
     }
+}
+
+/// Whether what is shown may have colours.
+fn shown_colour() -> Colour {
+    let terminal = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if terminal { Colour::Always } else { Colour::Never }
 }

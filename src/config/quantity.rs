@@ -11,7 +11,8 @@ const TIME_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("
 const SIZE_UNITS: [(&str, u64); 2] = [("KiB", 1 << 10), ("MiB", 1 << 20)];
 
 /// Reads `250ms`, `5s`, `1m30s`, `1h`; a bare `0` needs no unit.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -29,7 +30,8 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Writes a time as [`duration`] reads it, in the largest unit that needs no fraction.
-pub(super) fn show_duration(duration: Duration) -> String {
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let (unit, factor) = TIME_UNITS
         .into_iter()

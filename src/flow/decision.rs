@@ -176,11 +176,13 @@ pub enum Reason {
     EarlyReturn = 16,
     /// It ran, and was reset because the apiserver was going under.
     Cancelled = 17,
+    /// An operator lets only the lanes in that keep the cluster alive.
+    Lockdown = 18,
 }
 
 impl Reason {
     /// How many reasons there are.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 19;
 
     /// All reasons in the order of their indices.
     pub const ALL: [Self; Self::COUNT] = [
@@ -202,6 +204,7 @@ impl Reason {
         Self::ResourceWarming,
         Self::EarlyReturn,
         Self::Cancelled,
+        Self::Lockdown,
     ];
 
     /// Position in [`Reason::ALL`]: an index into per-reason counters.
@@ -239,6 +242,7 @@ impl Reason {
             Self::ResourceWarming => "resource_warming",
             Self::EarlyReturn => "early_return",
             Self::Cancelled => "cancelled",
+            Self::Lockdown => "lockdown",
         }
     }
 }

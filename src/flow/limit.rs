@@ -17,10 +17,11 @@
 //! **Duty**: at its least L still lets one heavy request run after another. Where even that is too much, the limit
 //! goes on falling as the share of time in which heavy requests may run; in calm this share returns first.
 
+use super::levers::{Held, LimitHold};
 use super::pressure::{BROWN, CALM, PROBE_DOUBTFUL, Signal};
 use super::random::Random;
 use super::settings::LimitSettings;
-use crate::units::Seats;
+use crate::units::{Instant, Seats};
 
 /// Pressure beyond which the limit falls steeply.
 const STEEP: f64 = 3.0;
@@ -132,6 +133,8 @@ pub(super) struct Limit {
     slow: f64,
     /// Share of the time in which heavy requests may run.
     duty: f64,
+    /// What an operator wants it to be.
+    hold: Option<LimitHold>,
 }
 
 impl Limit {
@@ -146,6 +149,7 @@ impl Limit {
             height: None,
             slow: 1.0,
             duty: 1.0,
+            hold: None,
         };
         limit.rebound(settings);
         limit
@@ -184,12 +188,37 @@ impl Limit {
     }
 
     pub(super) fn set(&mut self, value: f64) {
-        self.value = value.clamp(self.bounds.0, self.bounds.1);
+        let wanted = value.clamp(self.bounds.0, self.bounds.1);
+        self.value = match self.hold.map(|hold| hold.seats) {
+            Some(Held::Exactly(seats)) => f64::from(seats.0.max(1)),
+            Some(Held::AtMost(seats)) => wanted.min(f64::from(seats.0.max(1))),
+            None => wanted,
+        };
     }
 
     pub(super) fn set_min(&mut self) {
-        self.value = self.bounds.0;
+        self.set(self.bounds.0);
         self.calm_ticks = 0;
+    }
+
+    /// Puts an operator's hold in force, or ends it: L then moves on from where it is.
+    pub(super) fn hold(&mut self, hold: Option<LimitHold>) {
+        self.hold = hold;
+        self.set(self.value);
+    }
+
+    /// Ends a hold whose time is over; whether there was one.
+    pub(super) fn end_hold(&mut self, now: Instant) -> bool {
+        let is_over = self.hold.is_some_and(|hold| hold.until <= now);
+        if is_over {
+            self.hold(None);
+        }
+        is_over
+    }
+
+    /// What an operator wants it to be.
+    pub(super) fn held(&self) -> Option<LimitHold> {
+        self.hold
     }
 
     /// Undoes a cut.
@@ -330,6 +359,30 @@ mod tests {
 
     fn signal(pressure: f64) -> Signal {
         Signal { pressure, ratio: pressure.max(1.3), queue: 1.0, probe: 1.0, brake: false }
+    }
+
+    #[test]
+    fn an_operator_bounds_or_fixes_the_limit_until_the_end() {
+        let (mut limit, mut random) = (limit(100), Random::new(1));
+        let until = Instant::from_nanos(1_000);
+        limit.hold(Some(LimitHold { seats: Held::AtMost(Seats(40)), until }));
+        assert_eq!(limit.seats(), Seats(40));
+        (0..40).for_each(|_| _ = limit.step(signal(1.0), demand(40, true), &mut random));
+        assert_eq!(limit.seats(), Seats(40), "it does not grow beyond");
+        limit.step(signal(5.0), demand(40, true), &mut random);
+        assert_eq!(limit.seats().0.cmp(&40), std::cmp::Ordering::Less, "and may still be cut");
+        limit.hold(Some(LimitHold { seats: Held::Exactly(Seats(70)), until }));
+        for pressure in [1.0, 2.0, 9.0] {
+            limit.step(signal(pressure), demand(70, true), &mut random);
+            assert_eq!(limit.seats(), Seats(70));
+        }
+        limit.set_min();
+        assert_eq!(limit.seats(), Seats(70), "not even by the brake");
+        assert!(!limit.end_hold(Instant::from_nanos(999)));
+        assert!(limit.end_hold(until) && !limit.end_hold(until));
+        assert_eq!(limit.seats(), Seats(70), "it goes on from where it is");
+        limit.step(signal(5.0), demand(70, true), &mut random);
+        assert!(limit.seats() < Seats(70));
     }
 
     #[test]

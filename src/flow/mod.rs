@@ -34,6 +34,7 @@ mod harm;
 mod key;
 mod lanes;
 mod levels;
+pub mod levers;
 mod limit;
 mod median;
 mod memory;

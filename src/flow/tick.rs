@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::control::Moment;
 use super::decision::{Reason, Verdict};
 use super::lanes::LaneState;
+use super::levers::LimitHold;
 use super::limit::{Demand, Step};
 use super::pressure::{Inputs, LEARN, Signal};
 use super::probes::Probes;
@@ -35,6 +36,7 @@ impl Scheduler {
     pub fn tick(&mut self, now: Instant, probes: &Probes) {
         let now = self.no_earlier(now);
         self.ticks = self.ticks.wrapping_add(1);
+        self.limit.end_hold(now);
         self.end_old_bursts(now);
         self.sample_overdue(now);
         let learn = self.is_calm(now);
@@ -99,6 +101,20 @@ impl Scheduler {
         self.settings = settings;
         self.resize();
         self.wake(now);
+    }
+
+    /// Puts an operator's hold on L in force, or ends it. It ends by itself at its time.
+    pub fn hold_limit(&mut self, now: Instant, hold: Option<LimitHold>) {
+        let now = self.no_earlier(now);
+        self.limit.hold(hold);
+        self.resize();
+        self.wake(now);
+    }
+
+    /// The hold on L that is in force.
+    #[must_use]
+    pub fn held_limit(&self) -> Option<LimitHold> {
+        self.limit.held()
     }
 
     /// When [`Scheduler::wake`] must be called at the latest: the first end of a wait, or of the pause between heavy

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::levers::Contained;
 use super::mark::Search;
 use super::permit::Reset;
 use super::turn::Turn;
@@ -60,6 +61,8 @@ pub(super) struct Watching {
     burst: Burst,
     /// Resolves when this stream shall end because the process drains.
     drained: Moment,
+    /// Resolves when this stream shall end because an operator denied its client.
+    contained: Contained,
 }
 
 /// How the end of a watch's first burst is recognised.
@@ -81,9 +84,15 @@ struct GivenUp(h2::Error);
 
 impl Watching {
     /// A watch that has just begun; with `initial_events` it begins as a LIST does.
-    pub(super) fn new(initial_events: bool, drained: Moment) -> Self {
+    pub(super) fn new(initial_events: bool, drained: Moment, contained: Contained) -> Self {
         let burst = if initial_events { Burst::UntilMark(Search::default()) } else { Burst::UntilPause };
-        Self { burst, drained }
+        Self { burst, drained, contained }
+    }
+
+    /// Whether this stream shall end.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        Pin::new(&mut self.drained).poll(context).is_ready()
+            || self.contained.as_mut().poll(context).is_ready()
     }
 
     /// What the scheduler should know when this frame has passed.
@@ -160,7 +169,7 @@ impl Flowing {
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(watch) = &mut self.watch
-            && Pin::new(&mut watch.drained).poll(context).is_ready()
+            && watch.is_over(context)
         {
             // A clean end of stream: the client resumes from the last resourceVersion it saw.
             self.finished();

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::Shared;
+use super::recent::Client;
 use crate::authn::Caller;
 use crate::clock;
 use crate::policy::{Lane, Policy, RuleIndex};
@@ -29,11 +30,15 @@ pub(super) struct Exchange {
     path: Option<PathAndQuery>,
     user_agent: Option<HeaderValue>,
     pub(super) caller: Option<Arc<Caller>>,
+    /// Its entry among those who were here lately.
+    pub(super) client: Option<Arc<Client>>,
     pub(super) verb: Verb,
     pub(super) lane: Lane,
     /// The policy that was in force, and what in it chose the lane.
     pub(super) rule: Option<(Arc<Policy>, RuleIndex)>,
     pub(super) queued: Duration,
+    /// How long kube-apiserver was asked about its token.
+    pub(super) reviewed: Duration,
     pub(super) upstream: Duration,
     /// When the apiserver's head arrived.
     pub(super) answered: Option<Instant>,
@@ -50,14 +55,21 @@ impl Exchange {
             path: request.uri().path_and_query().cloned(),
             user_agent: request.headers().get(USER_AGENT).cloned(),
             caller: None,
+            client: None,
             verb: Verb::Other,
             lane: Lane::Unknown,
             rule: None,
             queued: Duration::ZERO,
+            reviewed: Duration::ZERO,
             upstream: Duration::ZERO,
             answered: None,
             answerer: Answerer::Upstream,
         }
+    }
+
+    /// Whether it says that it is kubectl.
+    pub(super) fn is_kubectl(&self) -> bool {
+        self.user_agent.as_ref().is_some_and(|value| value.as_bytes().starts_with(b"kubectl/"))
     }
 
     /// The answer's head is known: counts and logs it.
@@ -78,6 +90,9 @@ impl Exchange {
             peer: self.connection.peer,
         };
         event.emit(&shared.metrics, shared.access_log);
+        if let Some(client) = &self.client {
+            client.count(self.lane, matches!(self.answerer, Answerer::Refused(_)), self.arrived);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use super::body::{Body, Flowing, Told, Watching};
 use super::exchange::Exchange;
 use super::headers::{self, AUDIT_ID};
+use super::levers::Contained;
 use super::meaning::{self, Meaning};
 use super::permit::Reset;
 use super::resolved::Resolved;
@@ -55,7 +56,8 @@ impl Path {
         let client_upgrade = (traffic == Traffic::Upgrade).then(|| hyper::upgrade::on(&mut request));
         let outgoing = outgoing::build(request, exchange, resolved);
         let sent = clock::now();
-        self.shared.metrics.overhead(sent.since(exchange.arrived).saturating_sub(exchange.queued));
+        let waited = exchange.queued + exchange.reviewed;
+        self.shared.metrics.overhead(sent.since(exchange.arrived).saturating_sub(waited));
         let route = Route { lane: exchange.lane, via: resolved.via, traffic };
         let mut reset = turn.take_reset();
         let answered = tokio::select! {
@@ -117,8 +119,10 @@ impl Path {
         }
         parts.extensions.clear();
         let inflation = inflation(&parts.headers);
-        let watch = (understood.traffic == Traffic::Watch)
-            .then(|| Watching::new(understood.initial_events, self.shared.drain.deadline_for_stream()));
+        let watch = (understood.traffic == Traffic::Watch).then(|| {
+            let drained = self.shared.drain.deadline_for_stream();
+            Watching::new(understood.initial_events, drained, self.when_denied(exchange))
+        });
         let told = Told { end, level, inflation };
         Response::from_parts(parts, Body::flowing(Flowing::new(ahead, body, turn, told, watch)))
     }
@@ -127,9 +131,26 @@ impl Path {
     fn join(&self, exchange: &Exchange, parts: &mut Parts, turn: Turn, client: Option<OnUpgrade>) {
         if let (Some(client), Some(upstream)) = (client, parts.extensions.remove::<OnUpgrade>()) {
             let ends = tunnel::Ends { client, upstream };
-            let drained = self.shared.drain.deadline_for_stream();
+            let (drained, denied) = (self.shared.drain.deadline_for_stream(), self.when_denied(exchange));
+            let over = async move {
+                tokio::select! {
+                    () = drained => {}
+                    () = denied => {}
+                }
+            };
             let metrics = Arc::clone(&self.shared.metrics);
-            tokio::spawn(tunnel::join(ends, turn, drained, metrics, Arc::clone(&exchange.connection)));
+            tokio::spawn(tunnel::join(ends, turn, over, metrics, Arc::clone(&exchange.connection)));
+        }
+    }
+
+    /// Resolves once an operator denies the caller of a stream.
+    fn when_denied(&self, exchange: &Exchange) -> Contained {
+        match &exchange.caller {
+            Some(caller) if !self.entrance.is_break_glass() => {
+                let peer = exchange.connection.peer.ip();
+                self.shared.levers.when_denied(Arc::clone(caller), peer, exchange.lane)
+            }
+            _ => Box::pin(std::future::pending()),
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::permit::Permit;
 use crate::clock;
+use crate::flow::levers::LimitHold;
 use crate::flow::{
     Arrival, Decision, Diagnosis, Kind, Probes, Reason, Refusal, Remembered, Scheduler, Snapshot, TICK,
     Ticket, Verdict,
@@ -187,6 +188,17 @@ impl Gate {
     /// Whether the apiserver can be reached at all; it says when it came back, too.
     pub fn upstream_up(&self, up: bool) {
         self.with(|scheduler| scheduler.upstream_up(clock::now(), up));
+    }
+
+    /// Puts an operator's hold on L in force, or ends it.
+    pub fn hold_limit(&self, hold: Option<LimitHold>) {
+        self.with(|scheduler| scheduler.hold_limit(clock::now(), hold));
+    }
+
+    /// The hold on L that is in force.
+    #[must_use]
+    pub fn held_limit(&self) -> Option<LimitHold> {
+        self.inner.lock().scheduler.held_limit()
     }
 
     /// What is worth keeping over a restart.

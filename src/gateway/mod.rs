@@ -6,15 +6,20 @@
 //! reserved when the caller goes away.
 
 mod body;
+mod contain;
 mod exchange;
 mod forward;
 mod gate;
 mod headers;
+#[doc(hidden)]
+pub mod hygiene;
+mod levers;
 mod mark;
 mod meaning;
 mod names;
 mod outgoing;
 mod permit;
+mod recent;
 mod refuse;
 mod resolved;
 mod target;
@@ -32,8 +37,9 @@ use hyper::body::Incoming;
 use self::body::Body;
 use self::exchange::Exchange;
 use self::headers::Wishes;
+use self::levers::PenaltyTurn;
 use self::resolved::Resolved;
-use crate::authn::{Authenticator, Caller};
+use crate::authn::{self, Authenticator, Caller, Judgement};
 use crate::clock;
 use crate::flow::{Arrival, Encoding, Key, Kind, Reason};
 use crate::policy::{Class, Hints, Policy};
@@ -43,8 +49,10 @@ use crate::telemetry::{AccessLog, Answerer, Metrics};
 use crate::upstream::{Forward, Traffic};
 
 pub use self::gate::{Gate, View};
+pub use self::levers::{Hits, Levers};
 pub use self::names::Names;
-pub use self::turn::{Entrance, Reserve};
+pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
+pub use self::turn::{Entrance, Reserve, ReserveUsage};
 
 /// What every shard's gateway shares.
 pub struct Shared {
@@ -60,6 +68,10 @@ pub struct Shared {
     pub drain: Drain,
     /// What verified clients are called.
     pub names: Arc<Names>,
+    /// What operators put in force by hand.
+    pub levers: Arc<Levers>,
+    /// Who was here lately.
+    pub recent: Arc<Recent>,
 }
 
 /// One shard's request path.
@@ -99,20 +111,17 @@ impl Path {
     async fn serve(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
         let mut exchange = Exchange::new(connection, &request);
         let body_comes = server::is_coming(request.headers());
-        let response = match self.prepare(&mut exchange, &mut request) {
-            Ok((understood, resolved)) => {
-                match self.entrance.enter(exchange.arrived, &understood.arrival).await {
-                    Ok((turn, queued)) => {
-                        exchange.queued = queued;
-                        self.forward(&mut exchange, turn, request, &resolved, &understood).await
-                    }
-                    Err(refusal) => {
-                        exchange.answerer = Answerer::Refused(refusal.reason);
-                        server::throw_away(request, body_comes).await;
-                        refuse::shed(&refusal, &exchange.audit_id)
-                    }
+        let response = match self.prepare(&mut exchange, &mut request).await {
+            Ok((mut understood, resolved)) => match self.contain(&mut exchange, &mut understood) {
+                Ok(penalty) => {
+                    let request = (request, body_comes);
+                    self.decide(&mut exchange, request, &resolved, &understood, penalty).await
                 }
-            }
+                Err(response) => {
+                    server::throw_away(request, body_comes).await;
+                    response
+                }
+            },
             Err(refused) => {
                 exchange.answerer = Answerer::Failed(refused.reason);
                 server::throw_away(request, body_comes).await;
@@ -123,8 +132,31 @@ impl Path {
         response
     }
 
-    /// Everything that needs no waiting: clean, authenticate, understand, classify.
-    fn prepare(
+    /// Lets it in when its turn comes, or says when to come back.
+    async fn decide(
+        &self,
+        exchange: &mut Exchange,
+        (request, body_comes): (Request<Incoming>, bool),
+        resolved: &Resolved,
+        understood: &Understood,
+        penalty: Option<PenaltyTurn>,
+    ) -> Response<Body> {
+        match self.entrance.enter(exchange.arrived, &understood.arrival).await {
+            Ok((mut turn, queued)) => {
+                exchange.queued = queued;
+                turn.carry(penalty);
+                self.forward(exchange, turn, request, resolved, understood).await
+            }
+            Err(refusal) => {
+                exchange.answerer = Answerer::Refused(refusal.reason);
+                server::throw_away(request, body_comes).await;
+                refuse::shed(&refusal, &exchange.audit_id)
+            }
+        }
+    }
+
+    /// Everything before the decision: clean, authenticate, understand, classify.
+    async fn prepare(
         &self,
         exchange: &mut Exchange,
         request: &mut Request<Incoming>,
@@ -137,18 +169,31 @@ impl Path {
             reason: Reason::Unauthenticated,
             response: refuse::unauthorized(&exchange.audit_id),
         };
+        let refused = |exchange: &Exchange, refused: &authn::Refused| match refused.status() {
+            StatusCode::UNAUTHORIZED => unauthorized(exchange),
+            _ => malformed(exchange, &refused.to_string()),
+        };
         target::check(request.method(), request.uri(), request.headers())
             .map_err(|message| malformed(exchange, message))?;
         let wishes = headers::clean_request(request.headers_mut())
             .map_err(|error| malformed(exchange, &error.to_string()))?;
-        let caller = self
-            .shared
-            .authenticator
-            .caller(&exchange.connection.certificate, request.headers(), clock::wall())
-            .map_err(|refused| match refused.status() {
-                StatusCode::UNAUTHORIZED => unauthorized(exchange),
-                _ => malformed(exchange, &refused.to_string()),
-            })?;
+        let authenticator = &self.shared.authenticator;
+        let judged = authenticator.judge(&exchange.connection.certificate, request.headers(), clock::wall());
+        let caller = match judged.map_err(|error| refused(exchange, &error))? {
+            Judgement::Caller(caller) => caller,
+            // Boxed, because hardly any request waits for a verdict and all would carry its size.
+            pending @ Judgement::Pending(..) => {
+                let begun = clock::now();
+                let caller = Box::pin(pending.settled()).await;
+                exchange.reviewed = clock::now().since(begun);
+                caller
+            }
+        };
+        if let Ok(path) = DecodedPath::new(request.uri().path()) {
+            authenticator
+                .admit_anonymous(&caller, path.as_str())
+                .map_err(|error| refused(exchange, &error))?;
+        }
         let policy = self.shared.policy.load_full();
         let resolved = resolved::of(&caller, &policy).map_err(|_| unauthorized(exchange))?;
         let understood = self.understand(&policy, &caller, &resolved, request, wishes);
@@ -156,6 +201,13 @@ impl Path {
         let understood = understood.map_err(|message| malformed(exchange, message))?;
         exchange.lane = understood.class.lane;
         exchange.verb = understood.verb;
+        if !self.entrance.is_break_glass()
+            && let Some(caller) = &exchange.caller
+        {
+            let peer = exchange.connection.peer.ip();
+            exchange.client =
+                Some(resolved.client(&self.shared.recent, understood.class.client, &caller.identity, peer));
+        }
         exchange.rule = Some((policy, understood.class.rule));
         Ok((understood, resolved))
     }
@@ -170,6 +222,10 @@ impl Path {
     ) -> Result<Understood, &'static str> {
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not a Kubernetes request; kubectl port-forward uses pods/portforward");
+        }
+        // `GET example.com`: a name and no path, which Go's server refuses too.
+        if !request.uri().path().starts_with('/') && request.uri().path() != "*" {
+            return Err("the request target is not a path");
         }
         let path =
             DecodedPath::new(request.uri().path()).map_err(|_| "the path has a malformed percent escape")?;

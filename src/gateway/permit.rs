@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::gate::Gate;
+use super::levers::PenaltyTurn;
 use crate::clock;
 use crate::flow::{End, Level, Outcome, Ticket};
 use crate::units::Instant;
@@ -20,11 +21,13 @@ pub struct Permit {
     gate: Arc<Gate>,
     ticket: Option<Ticket>,
     reset: Option<Reset>,
+    /// The turn that it shares with everybody of its isolation.
+    penalty: Option<PenaltyTurn>,
 }
 
 impl Permit {
     pub(super) fn new(gate: &Arc<Gate>, ticket: Ticket, reset: Option<Reset>) -> Self {
-        Self { gate: Arc::clone(gate), ticket: Some(ticket), reset }
+        Self { gate: Arc::clone(gate), ticket: Some(ticket), reset, penalty: None }
     }
 
     /// The ticket is gone already: the request was refused.
@@ -35,6 +38,11 @@ impl Permit {
     /// From now on the scheduler may end this request.
     pub(super) fn may_be_reset(&mut self) {
         self.reset = self.ticket.and_then(|ticket| self.gate.resettable(ticket));
+    }
+
+    /// Keeps the turn of a penalty for as long as it is at work.
+    pub(super) fn carry(&mut self, penalty: Option<PenaltyTurn>) {
+        self.penalty = penalty;
     }
 
     /// The ear for a reset, for whoever carries the request on.
@@ -56,6 +64,9 @@ impl Permit {
 
     /// A watch has delivered what it had at its start; from now on it waits for events and needs no seats.
     pub fn burst_done(&self) {
+        if let Some(penalty) = &self.penalty {
+            penalty.release();
+        }
         if let Some(ticket) = self.ticket {
             self.gate.burst_done(ticket);
         }

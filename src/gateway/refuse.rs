@@ -46,6 +46,21 @@ pub(super) fn shed(refusal: &Refusal, audit_id: &HeaderValue) -> Response<Body> 
     respond(&status, audit_id)
 }
 
+/// 429: an operator contained this client, or all of its kind. 403, which nobody repeats, for a person at a terminal.
+pub(super) fn contained(
+    message: &str,
+    retry_after_seconds: Option<u32>,
+    audit_id: &HeaderValue,
+) -> Response<Body> {
+    let (code, reason) = match retry_after_seconds {
+        Some(_) => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
+        None => (StatusCode::FORBIDDEN, "Forbidden"),
+    };
+    let message = &format!("{message} (decision {})", decision_id(audit_id));
+    let retry_after_seconds = retry_after_seconds.map(|seconds| seconds.max(1));
+    respond(&Status { code, reason, message, retry_after_seconds }, audit_id)
+}
+
 /// The apiserver could not be reached, or did not answer as it should.
 pub(super) fn upstream_failed(error: &UpstreamError, watch: bool, audit_id: &HeaderValue) -> Response<Body> {
     let message = format!("spillway could not get an answer from kube-apiserver: {error}");

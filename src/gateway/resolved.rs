@@ -4,11 +4,13 @@
 //! Both stay beside the caller for as long as the policy stays the same: for a certificate that is the life of its
 //! connection, for a token the life of its cache entry.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::headers::{Assertion, Unassertable};
 use super::names::Names;
+use super::recent::{Client, Recent};
 use crate::authn::{Assert, Caller};
 use crate::identity::Identity;
 use crate::policy::{ClientKey, Policy, RuleSet};
@@ -26,6 +28,8 @@ pub(super) struct Resolved {
     policy: u64,
     /// Its name was handed on; once is enough.
     named: AtomicBool,
+    /// Its entry among those who were here lately.
+    client: OnceLock<Arc<Client>>,
 }
 
 impl Resolved {
@@ -34,6 +38,17 @@ impl Resolved {
         if identity.credential.is_verified() && !self.named.swap(true, Ordering::Relaxed) {
             names.learn(client, &identity.user);
         }
+    }
+
+    /// Its entry among those who were here lately.
+    pub(super) fn client(
+        &self,
+        recent: &Recent,
+        key: ClientKey,
+        identity: &Identity,
+        peer: IpAddr,
+    ) -> Arc<Client> {
+        Arc::clone(self.client.get_or_init(|| recent.learn(key, identity, peer)))
     }
 }
 
@@ -49,8 +64,14 @@ pub(super) fn of(caller: &Caller, policy: &Policy) -> Result<Arc<Resolved>, Unas
         Assert::Unverified => (Via::Unverified, None),
     };
     let subjects = policy.subjects(&caller.identity);
-    let resolved =
-        Arc::new(Resolved { subjects, via, assertion, policy: policy.id(), named: AtomicBool::new(false) });
+    let resolved = Arc::new(Resolved {
+        subjects,
+        via,
+        assertion,
+        policy: policy.id(),
+        named: AtomicBool::new(false),
+        client: OnceLock::new(),
+    });
     caller.memo.keep(Arc::clone(&resolved));
     Ok(resolved)
 }

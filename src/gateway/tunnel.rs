@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::turn::Turn;
 use crate::flow::{End, Level};
-use crate::server::{Connection, Moment};
+use crate::server::Connection;
 use crate::telemetry::{Metrics, TunnelSide};
 
 /// How long one direction may go on after the other has ended. `kubectl exec` without a terminal closes its input
@@ -35,11 +35,12 @@ pub(super) struct Ends {
     pub(super) upstream: OnUpgrade,
 }
 
-/// Joins both ends once both have switched. `turn` and `_connection` count the tunnel as long as it lives.
+/// Joins both ends once both have switched, until `over` resolves. `turn` and `_connection` count the tunnel as long as
+/// it lives.
 pub(super) async fn join(
     ends: Ends,
     turn: Turn,
-    drained: Moment,
+    over: impl Future<Output = ()>,
     metrics: Arc<Metrics>,
     _connection: Arc<Connection>,
 ) {
@@ -49,7 +50,7 @@ pub(super) async fn join(
     let both = carry(TokioIo::new(client), TokioIo::new(upstream), &metrics);
     tokio::select! {
         bytes = both => turn.finish(End::Ignored, bytes, Level::default()),
-        () = drained => {}
+        () = over => {}
     }
 }
 

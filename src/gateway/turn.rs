@@ -9,9 +9,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::gate::Gate;
+use super::levers::PenaltyTurn;
 use super::permit::{Permit, Reset};
 use crate::flow::{Arrival, Ceiling, Decision, End, Level, Reason, Refusal, Ticket};
-use crate::units::Instant;
+use crate::units::{Instant, Seats};
 
 /// Which door a listener's requests use.
 #[derive(Clone)]
@@ -57,6 +58,14 @@ impl Reserve {
         Arc::new(Self(Mutex::new(ceiling)))
     }
 
+    /// What is in use, and what happened so far.
+    #[must_use]
+    pub fn usage(&self) -> ReserveUsage {
+        let ceiling = self.0.lock();
+        let ((used, most), (admitted, shed)) = (ceiling.seats(), ceiling.totals());
+        ReserveUsage { used, most, long_running: ceiling.long_running(), admitted, shed }
+    }
+
     fn enter(self: &Arc<Self>, arrived: Instant, arrival: &Arrival) -> Result<Reserved, Refusal> {
         let decision = self.0.lock().arrive(arrived, &arrival.key, arrival.kind);
         match decision {
@@ -69,6 +78,21 @@ impl Reserve {
             }
         }
     }
+}
+
+/// The break-glass lane at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReserveUsage {
+    /// Seats in use.
+    pub used: Seats,
+    /// Seats there are.
+    pub most: Seats,
+    /// Watches and sessions.
+    pub long_running: u32,
+    /// Requests let in so far.
+    pub admitted: u64,
+    /// Requests refused so far.
+    pub shed: u64,
 }
 
 /// Seats of the break-glass lane.
@@ -95,6 +119,13 @@ impl Turn {
         match self {
             Self::Permit(permit) => permit.take_reset(),
             Self::Reserved(_) => None,
+        }
+    }
+
+    /// Keeps the turn of a penalty for as long as it is at work.
+    pub(super) fn carry(&mut self, penalty: Option<PenaltyTurn>) {
+        if let Self::Permit(permit) = self {
+            permit.carry(penalty);
         }
     }
 

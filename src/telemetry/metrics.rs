@@ -4,7 +4,7 @@
 //! kube-apiserver (request duration) and of APF (queue wait), so that both can be drawn in one panel.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
@@ -12,8 +12,11 @@ use prometheus::{
 };
 
 use super::clients::Clients;
+use super::credentials::Credentials;
+use super::levers::{LeverGauges, Levers};
 use super::overload::{GateGauges, Overload, raise};
 use super::{Answered, Answerer};
+use crate::flow::levers::Action;
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
 use crate::policy::Lane;
 use crate::request::Verb;
@@ -76,6 +79,8 @@ pub struct Scrape<'a> {
     pub diagnosis: &'a Diagnosis,
     /// The gate's numbers.
     pub gate: GateGauges,
+    /// What operators put in force by hand.
+    pub levers: LeverGauges,
     /// The connections.
     pub upstream: UpstreamGauges,
 }
@@ -93,6 +98,8 @@ pub struct Metrics {
     failures: [IntCounter; FAILURES.len()],
     gauges: Gauges,
     overload: Overload,
+    credentials: Credentials,
+    levers: Levers,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
     clients: Clients,
@@ -161,6 +168,8 @@ impl Metrics {
             },
             gauges: Gauges::register(&register)?,
             overload: Overload::register(&register)?,
+            credentials: Credentials::register(&register)?,
+            levers: Levers::register(&register)?,
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
                 "requests on the break-glass listener",
@@ -214,6 +223,11 @@ impl Metrics {
         self.failures[place].inc();
     }
 
+    /// Counts a request that was refused because an operator isolated its client.
+    pub fn isolated(&self, action: Action) {
+        self.levers.isolated(action);
+    }
+
     /// Sets what answers in flight may take of the apiserver's memory, in bytes.
     pub fn response_budget(&self, bytes: u64) {
         self.overload.budget(bytes);
@@ -228,6 +242,21 @@ impl Metrics {
     #[must_use]
     pub const fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// Counts a file that changed, or a key set that was fetched: `what` it is, and whether it could be used.
+    pub fn credential_reloaded(&self, what: &'static str, worked: bool) {
+        self.credentials.reloaded(what, worked);
+    }
+
+    /// Sets when a certificate ends. `certificate` comes from the configuration.
+    pub fn certificate_ends(&self, certificate: &str, end: SystemTime) {
+        self.credentials.ends(certificate, end);
+    }
+
+    /// Raises the counts of token reviews to these.
+    pub fn tokens_reviewed(&self, results: &[(&'static str, u64)]) {
+        self.credentials.reviewed(results);
     }
 
     fn refused(&self, lane: Lane, reason: Reason) {
@@ -246,6 +275,12 @@ impl Metrics {
     pub fn render(&self, scrape: &Scrape<'_>) -> String {
         self.gauges.set(scrape.flow, scrape.upstream);
         self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
+        self.levers.set(scrape.levers);
+        self.registered()
+    }
+
+    /// The text of everything as it was counted, with gauges of the last scrape.
+    pub fn registered(&self) -> String {
         let mut text = Vec::new();
         // The encoder fails only when the writer does, and a Vec does not.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);

@@ -5,13 +5,16 @@
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
 mod clients;
+mod credentials;
 mod event;
+mod levers;
 mod log;
 mod metrics;
 mod overload;
 
 pub use clients::{Clients, TunnelSide};
 pub use event::{Answered, Answerer};
+pub use levers::{LeverGauges, LeverMoved, LocalPeer};
 pub use log::{AccessLog, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};
 pub use overload::{GateGauges, OverloadChanged};

@@ -122,6 +122,8 @@ pub(crate) struct Spillway {
     pub(crate) main: SocketAddr,
     pub(crate) break_glass: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    /// The admin socket.
+    pub(crate) socket: PathBuf,
     ca: PathBuf,
     front: Mutex<Front>,
 }
@@ -143,6 +145,7 @@ impl Spillway {
             main: front.main,
             break_glass: front.break_glass,
             metrics: front.metrics,
+            socket: front.socket.clone(),
             ca: cluster.paths.server_ca.cert.clone(),
             front: Mutex::new(front),
         }
@@ -161,6 +164,11 @@ impl Spillway {
     /// Asks it to end, as a kubelet does.
     pub(crate) fn terminate(&self) {
         self.front().process.signal(Signal::TERM);
+    }
+
+    /// Ends it at once, as the OOM killer does.
+    pub(crate) fn kill(&self) {
+        self.front().process.signal(Signal::KILL);
     }
 
     /// How it ended, once it has.

@@ -118,7 +118,7 @@ fn same(what: &'static str, found: u32, expected: u32) -> Result<(), Distrust> {
     if found == expected { Ok(()) } else { Err(Distrust::Foreign { what, found, expected }) }
 }
 
-fn checksum(bytes: &[u8]) -> String {
+pub(in crate::app) fn checksum(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(64);
     for byte in digest::digest(&digest::SHA256, bytes).as_ref() {

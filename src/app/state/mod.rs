@@ -4,14 +4,14 @@
 //! that a crash leaves one whole file. A file that cannot be believed is set aside for somebody to look at, and the
 //! proxy starts cold: nothing about state may ever keep it from starting or from working.
 
+pub mod file;
 mod format;
+mod place;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -20,14 +20,15 @@ use crate::clock;
 use crate::flow::{Remembered, Scheduler};
 use crate::gateway::Gate;
 
+pub(in crate::app) use self::format::checksum;
+pub(in crate::app) use self::place::Place;
+
 /// How often it is written: a minute of learning is what a crash may cost.
 const EVERY: Duration = Duration::from_secs(60);
 /// How long a writing is waited for: a disk that hangs must not keep the process from ending.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// The file's name in the folder.
 const NAME: &str = "state.json";
-/// Files set aside that are kept; older ones are removed.
-const SET_ASIDE_MAX: usize = 3;
 
 /// The folder that state is kept in.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ impl State {
     pub(super) fn recall(&self, scheduler: &mut Scheduler) {
         let file = self.file();
         let shown = file.display();
-        let bytes = match read_bounded(&file) {
+        let bytes = match self.place().read(format::BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 tracing::info!(file = %shown, "no state file: starts cold, and learns what calls cost anew");
@@ -75,54 +76,21 @@ impl State {
     }
 
     fn file(&self) -> PathBuf {
-        self.folder.join(NAME)
+        self.place().file()
     }
 
-    /// Moves the file out of the way and keeps the newest of those that were moved before.
+    fn place(&self) -> Place {
+        Place { folder: self.folder.clone(), name: NAME }
+    }
+
     fn set_aside(&self, now: SystemTime) -> io::Result<PathBuf> {
-        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let aside = self.folder.join(format!("{NAME}.corrupt-{seconds}"));
-        fs::rename(self.file(), &aside)?;
-        let mut kept: Vec<(u64, PathBuf)> = fs::read_dir(&self.folder)?
-            .filter_map(|entry| {
-                let path = entry.ok()?.path();
-                let name = path.file_name()?.to_str()?;
-                let seconds = name.strip_prefix(NAME)?.strip_prefix(".corrupt-")?.parse().ok()?;
-                Some((seconds, path))
-            })
-            .collect();
-        kept.sort();
-        let surplus = kept.len().saturating_sub(SET_ASIDE_MAX);
-        for (_, old) in &kept[..surplus] {
-            // One that cannot be removed stays; the next time tries again.
-            let _ = fs::remove_file(old);
-        }
-        Ok(aside)
+        self.place().set_aside(now)
     }
 
     /// Writes a whole new file, then puts it in the old one's place.
     fn write(&self, remembered: &Remembered, now: SystemTime) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        let new = self.folder.join(format!("{NAME}.new"));
-        // What a crash left behind is no file of ours to follow or to fill up.
-        if let Err(error) = fs::remove_file(&new)
-            && error.kind() != ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(&format::write(remembered, now))?;
-        file.sync_all()?;
-        fs::rename(&new, self.file())?;
-        File::open(&self.folder)?.sync_all()
+        self.place().write(&format::write(remembered, now))
     }
-}
-
-fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One byte more than is believed, so that too much is noticed.
-    File::open(file)?.take(format::BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Writes what the gate's scheduler learns, now and then.
@@ -186,6 +154,10 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::UNIX_EPOCH;
+
     use super::*;
     use crate::flow::{RememberedCall, Settings};
 

@@ -26,6 +26,8 @@ pub(crate) struct Front {
     pub(crate) main: SocketAddr,
     pub(crate) break_glass: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    /// The admin socket.
+    pub(crate) socket: PathBuf,
     /// The configuration it was started with; rewrite it to test a reload.
     pub(crate) config: PathBuf,
     pub(crate) process: Process,
@@ -61,7 +63,9 @@ impl Cluster {
             file
         };
         let mut config = self.front_config();
+        config["admin"] = json!({"socket": self.paths.dir.join(format!("{name}.sock"))});
         change(&mut config);
+        let socket = config["admin"]["socket"].as_str().unwrap_or_default().into();
         // JSON is YAML.
         let config = write("config", &format!("{config:#}\n"));
 
@@ -77,7 +81,7 @@ impl Cluster {
             let address = |name| printed(&text, name).ok_or(format!("no line `{name} ADDRESS` in:\n{text}"));
             Ok([address("main")?, address("break-glass")?, address("metrics")?])
         });
-        let mut front = Front { main, break_glass, metrics, config, process };
+        let mut front = Front { main, break_glass, metrics, socket, config, process };
         self.wait_front_ready(&mut front);
         front
     }

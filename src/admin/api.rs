@@ -1,0 +1,142 @@
+//! Which questions does the admin socket answer, and what does it do when asked?
+//!
+//! Reading is GET, moving a lever is POST: anything else is 405. A body has at most 64 KiB, an answer at most ten
+//! seconds. A lever is in force before it is written to the disk, and the answer waits two seconds for the disk: a full
+//! or hanging one is told, and changes nothing about what is in force.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::operations::Operations;
+use super::wire::{self, Isolate, Isolated, Isolations, LeverView, Moved, Problem, Release};
+use crate::telemetry::LocalPeer;
+
+/// Bytes of a request's body.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+type Shared = State<Arc<dyn Operations>>;
+
+/// The service behind the socket. Every request carries a [`LocalPeer`] in its extensions.
+pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/clients", get(clients))
+        .route("/v1/events", get(events))
+        .route("/v1/isolations", get(isolations).post(isolate))
+        .route("/v1/isolations/release", post(release))
+        .route("/v1/lockdown", post(lock))
+        .route("/v1/lockdown/release", post(unlock))
+        .route("/v1/limit", post(hold_limit))
+        .route("/v1/limit/release", post(free_limit))
+        .fallback(|| async {
+            let problem =
+                Problem::new(wire::code::MALFORMED, "there is no such path", "GET /v1/status is one");
+            json(StatusCode::NOT_FOUND, &problem)
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(operations)
+}
+
+async fn status(State(operations): Shared) -> Response {
+    json(StatusCode::OK, &operations.status())
+}
+
+async fn clients(State(operations): Shared, RawQuery(query): RawQuery) -> Response {
+    json(StatusCode::OK, &operations.clients(value(query.as_deref(), "by=").unwrap_or("asked")))
+}
+
+async fn events(State(operations): Shared, RawQuery(query): RawQuery) -> Response {
+    let after = value(query.as_deref(), "after=").and_then(|number| number.parse().ok());
+    json(StatusCode::OK, &operations.events(after.unwrap_or(0)))
+}
+
+/// The value behind `key=`.
+fn value<'a>(query: Option<&'a str>, key: &str) -> Option<&'a str> {
+    query?.split('&').find_map(|pair| pair.strip_prefix(key))
+}
+
+async fn isolations(State(operations): Shared) -> Response {
+    json(StatusCode::OK, &Isolations { isolations: operations.isolations() })
+}
+
+async fn isolate(State(operations): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+    let request: Isolate = match read(&body) {
+        Ok(request) => request,
+        Err(problem) => return refused(&problem),
+    };
+    match operations.isolate(&request, by) {
+        Ok(mut isolated) => {
+            if !request.dry_run {
+                isolated.kept = operations.keep().await;
+            }
+            json(StatusCode::OK, &isolated)
+        }
+        Err(problem) => refused(&problem),
+    }
+}
+
+async fn release(State(operations): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+    let released = read(&body).and_then(|request: Release| operations.release(&request, by));
+    match released {
+        Ok(isolation) => {
+            let kept = operations.keep().await;
+            json(StatusCode::OK, &Isolated { isolation, kept, ..Isolated::default() })
+        }
+        Err(problem) => refused(&problem),
+    }
+}
+
+async fn lock(State(operations): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+    moved(&operations, read(&body).and_then(|request| operations.lock(&request, by))).await
+}
+
+async fn unlock(State(operations): Shared, Extension(by): Extension<LocalPeer>) -> Response {
+    moved(&operations, operations.unlock(by)).await
+}
+
+async fn hold_limit(State(operations): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+    moved(&operations, read(&body).and_then(|request| operations.hold_limit(&request, by))).await
+}
+
+async fn free_limit(State(operations): Shared, Extension(by): Extension<LocalPeer>) -> Response {
+    moved(&operations, operations.free_limit(by)).await
+}
+
+async fn moved(operations: &Arc<dyn Operations>, lever: Result<LeverView, Problem>) -> Response {
+    match lever {
+        Ok(lever) => json(StatusCode::OK, &Moved { lever, kept: operations.keep().await }),
+        Err(problem) => refused(&problem),
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let help = "the command line and the proxy should be of the same version";
+        Problem::new(wire::code::MALFORMED, format!("the request cannot be read: {error}"), help)
+    })
+}
+
+fn refused(problem: &Problem) -> Response {
+    let status = match problem.code.as_str() {
+        wire::code::PROTECTED => StatusCode::FORBIDDEN,
+        wire::code::NOT_IN_FORCE => StatusCode::NOT_FOUND,
+        wire::code::AMBIGUOUS | wire::code::TOO_MANY => StatusCode::CONFLICT,
+        wire::code::BUSY => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    json(status, problem)
+}
+
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    // Plain fields of plain structs always serialise.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

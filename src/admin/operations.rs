@@ -1,0 +1,55 @@
+//! What must a proxy be able to do for an operator?
+//!
+//! The border between the socket, which knows HTTP, and the keeper of the levers, which knows the proxy.
+
+use futures_util::future::BoxFuture;
+
+use super::wire::{
+    Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, Release,
+    Status,
+};
+use crate::telemetry::LocalPeer;
+
+/// What can be asked of a proxy. Everything but [`Operations::keep`] is done at once, in memory.
+pub trait Operations: Send + Sync {
+    /// How things are.
+    fn status(&self) -> Status;
+    /// Who was here lately, by `asked`, `served` or `refused`.
+    fn clients(&self, by: &str) -> Clients;
+    /// What happened after an event of this number.
+    fn events(&self, after: u64) -> Events;
+    /// What is isolated.
+    fn isolations(&self) -> Vec<IsolationView>;
+    /// Isolates, or says what would happen.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    fn isolate(&self, request: &Isolate, by: LocalPeer) -> Result<Isolated, Problem>;
+    /// Ends an isolation.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    fn release(&self, request: &Release, by: LocalPeer) -> Result<IsolationView, Problem>;
+    /// Locks down.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    fn lock(&self, request: &Lock, by: LocalPeer) -> Result<LeverView, Problem>;
+    /// Ends the lockdown.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn unlock(&self, by: LocalPeer) -> Result<LeverView, Problem>;
+    /// Holds L.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    fn hold_limit(&self, request: &HoldLimit, by: LocalPeer) -> Result<LeverView, Problem>;
+    /// Lets L go.
+    ///
+    /// # Errors
+    /// When it is not held.
+    fn free_limit(&self, by: LocalPeer) -> Result<LeverView, Problem>;
+    /// Writes what is in force to the disk; bounded.
+    fn keep(&self) -> BoxFuture<'_, Kept>;
+}
