@@ -242,10 +242,10 @@ fn tell_abuses(metrics: &Metrics, tallies: &Tallies) {
     let tallies: Vec<_> = tallies.0.lock().iter().map(|(_, tally)| tally.snapshot()).collect();
     for abuse in Abuse::ALL {
         let total = tallies.iter().map(|tally| tally.abuses[abuse.index()]).sum();
-        metrics.abusive_connections(abuse.as_str(), total);
+        metrics.clients().abusive_connections(abuse.as_str(), total);
     }
-    metrics.heads_refused("fields", tallies.iter().map(|tally| tally.too_many_fields).sum());
-    metrics.heads_refused("memory", tallies.iter().map(|tally| tally.heads_refused).sum());
+    metrics.clients().heads_refused("fields", tallies.iter().map(|tally| tally.too_many_fields).sum());
+    metrics.clients().heads_refused("memory", tallies.iter().map(|tally| tally.heads_refused).sum());
 }
 
 fn gauges(up: bool, stats: &ShardStats) -> UpstreamGauges {

@@ -138,7 +138,8 @@ impl Path {
                     () = denied => {}
                 }
             };
-            tokio::spawn(tunnel::join(ends, turn, over, Arc::clone(&exchange.connection)));
+            let metrics = Arc::clone(&self.shared.metrics);
+            tokio::spawn(tunnel::join(ends, turn, over, metrics, Arc::clone(&exchange.connection)));
         }
     }
 

@@ -149,6 +149,13 @@ impl Framing {
                 at += usize::try_from(skipped).unwrap_or(usize::MAX);
                 continue;
             }
+            if let State::Value(Field::Other, _) = self.state {
+                let plain = plain(&bytes[at..]);
+                if plain > 0 {
+                    at += plain;
+                    continue;
+                }
+            }
             match self.step(byte) {
                 Ok(next) => self.state = next,
                 Err(what) => {
@@ -351,6 +358,25 @@ impl Framing {
             _ => Err("trailer"),
         }
     }
+}
+
+/// How many bytes, from the first on, a value may be made of; perhaps not all of them. Tokens are most of a head, and
+/// looked at a stretch at a time a head costs a third.
+fn plain(bytes: &[u8]) -> usize {
+    const STRETCH: usize = 32;
+    let mut plain = 0;
+    for stretch in bytes.chunks(STRETCH) {
+        if !stretch.iter().fold(true, |all, byte| all & is_plain(*byte)) {
+            break;
+        }
+        plain += stretch.len();
+    }
+    plain
+}
+
+/// What a value may be made of, whatever it means.
+const fn is_plain(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// RFC 9110's token: what names are made of.

@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::clients::Clients;
 use super::credentials::Credentials;
 use super::levers::{LeverGauges, Levers};
 use super::overload::{GateGauges, Overload, raise};
@@ -105,8 +106,7 @@ pub struct Metrics {
     levers: Levers,
     own: Own,
     breakglass_requests: IntCounterVec,
-    abuses: IntCounterVec,
-    heads_refused: IntCounterVec,
+    clients: Clients,
     /// Which refusals get a log line.
     pub(super) samples: Samples,
 }
@@ -181,18 +181,9 @@ impl Metrics {
                 "requests on the break-glass listener",
                 &["code"],
             )?,
-            abuses: register.counters(
-                "connections_abusive_total",
-                "client connections ended for what was sent on them",
-                &["reason"],
-            )?,
-            heads_refused: register.counters(
-                "heads_refused_total",
-                "requests refused for the size of their heads, before anything else",
-                &["reason"],
-            )?,
             own: Own::register(&register)?,
             samples: Samples::new(),
+            clients: Clients::register(&register)?,
             requests,
             registry: registry.clone(),
         };
@@ -245,6 +236,12 @@ impl Metrics {
         self.overload.budget(bytes);
     }
 
+    /// What is counted about clients and what they send.
+    #[must_use]
+    pub const fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
     /// Counts a file that changed, or a key set that was fetched: `what` it is, and whether it could be used.
     pub fn credential_reloaded(&self, what: &'static str, worked: bool) {
         self.credentials.reloaded(what, worked);
@@ -258,16 +255,6 @@ impl Metrics {
     /// Raises the counts of token reviews to these.
     pub fn tokens_reviewed(&self, results: &[(&'static str, u64)]) {
         self.credentials.reviewed(results);
-    }
-
-    /// Sets how many client connections were ended for what was sent on them, for one reason of a closed set.
-    pub fn abusive_connections(&self, reason: &'static str, total: u64) {
-        raise(&self.abuses.with_label_values(&[reason]), total);
-    }
-
-    /// Sets how many requests were refused for their heads, for one reason of a closed set.
-    pub fn heads_refused(&self, reason: &'static str, total: u64) {
-        raise(&self.heads_refused.with_label_values(&[reason]), total);
     }
 
     fn refused(&self, lane: Lane, reason: Reason) {

@@ -4,6 +4,7 @@
 //! metrics backend must not fall over in the very storm it is there to show. Names are listed in `docs/METRICS.md`.
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
+mod clients;
 mod credentials;
 mod event;
 mod levers;
@@ -15,6 +16,7 @@ mod own;
 mod samples;
 mod text;
 
+pub use clients::{Clients, TunnelSide};
 pub use event::{Answered, Answerer};
 pub use levers::{LeverGauges, LeverMoved, LocalPeer};
 pub use log::{AccessLog, Flush, LogFormat, install as install_log};

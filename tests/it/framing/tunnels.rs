@@ -122,6 +122,10 @@ fn a13_a_tunnel_is_opaque_and_ends_with_its_client() {
         sent.unwrap();
         read_back.unwrap();
         assert!(back == odd, "the tunnel changed what it carried");
+        for from in ["client", "apiserver"] {
+            let counted = stand.metric(&format!("spillway_tunnel_bytes_total{{from=\"{from}\"}}"));
+            assert_eq!(counted, odd.len() as f64, "bytes from the {from}");
+        }
         assert_eq!(stand.metric("spillway_upstream_failures_total"), 0.0);
         drop((read, write));
         stand.until("the tunnel to end", |stand| stand.metric("spillway_inflight_seats") == 0.0);
