@@ -33,6 +33,10 @@ soak: ## storms on a real kube-apiserver, direct and through spillway; SCENES="l
 overload-report: release ## compares every algorithm in every scenario and writes docs/OVERLOAD.md (about 20 minutes)
 	@$(RELEASE) simulate --report docs
 
+.PHONY: fuzz
+fuzz: ## looks for inputs that misbehave, every target in turn; MINUTES=20 in all, TARGETS="query token"
+	@MINUTES=$(or $(MINUTES),20) fuzz/run.sh $(TARGETS)
+
 .PHONY: bench
 bench: release ## decision, classification and end to end beside HAProxy, nghttpx and Envoy
 	@benches/run.sh

@@ -24,6 +24,10 @@ pub enum Credential {
     BreakGlass,
     /// A service-account token whose signature, issuer, audience and times were checked with local keys.
     ServiceAccountToken,
+    /// An OIDC token whose signature, issuer, audience, times and claims were checked with the provider's keys.
+    OidcToken,
+    /// A token that kube-apiserver itself vouched for a moment ago (`TokenReview`).
+    ReviewedToken,
     /// A bearer token that could not be checked here: kube-apiserver is its judge.
     UnverifiedToken,
     /// No credential at all.
@@ -34,7 +38,13 @@ impl Credential {
     /// Whether the caller proved who it is, here and now.
     #[must_use]
     pub const fn is_verified(self) -> bool {
-        matches!(self, Self::Certificate | Self::BreakGlass | Self::ServiceAccountToken)
+        self.is_verified_here() || matches!(self, Self::ReviewedToken)
+    }
+
+    /// Whether the proof needed nobody else. What keeps nodes alive must not hang on an apiserver that answers.
+    #[must_use]
+    pub const fn is_verified_here(self) -> bool {
+        matches!(self, Self::Certificate | Self::BreakGlass | Self::ServiceAccountToken | Self::OidcToken)
     }
 
     /// The stable word for metrics, logs and rules.
@@ -44,6 +54,8 @@ impl Credential {
             Self::Certificate => "certificate",
             Self::BreakGlass => "break_glass",
             Self::ServiceAccountToken => "service_account_token",
+            Self::OidcToken => "oidc_token",
+            Self::ReviewedToken => "reviewed_token",
             Self::UnverifiedToken => "unverified_token",
             Self::Anonymous => "anonymous",
         }

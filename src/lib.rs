@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod identity;
 pub mod io;
 pub mod policy;
+pub mod replay;
 pub mod request;
 pub mod server;
 pub mod sim;

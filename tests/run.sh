@@ -32,6 +32,8 @@ need cc gcc
 need cmake cmake
 need taskset util-linux
 need tar tar
+need promtool prometheus
+need systemd-analyze systemd
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
   exit 2
@@ -49,11 +51,25 @@ deny() {
 step "format" cargo fmt --check
 step "lints" cargo clippy --locked --all-targets --quiet -- -D warnings
 step "dependencies: bans, licenses, sources" deny
-step "programs of a real cluster (built once)" bash -c 'tests/cluster/build.sh > '"$log"'/bin'
+rules() {
+  promtool check rules deploy/monitoring/recording.yaml deploy/monitoring/alerts.yaml >/dev/null &&
+    promtool test rules deploy/monitoring/tests.yaml
+}
+step "alerts and recording rules" rules
+step "programs of a real cluster (built once)" bash -c 'tests/cluster/build.sh > '"$log"'/bin && tests/cluster/request-info.sh'
+step "fuzz targets: format" bash -c 'cd fuzz && cargo fmt --check'
 export SPILLWAY_CLUSTER_BIN; SPILLWAY_CLUSTER_BIN=$(cat "$log/bin" 2>/dev/null || true)
 step "unit, documentation, tidy and integration tests" cargo test --locked
 step "documentation builds" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 step "the release binary" cargo build --release --locked --quiet --bin spillway
+service() {
+  local unit=$log/spillway.service binary
+  binary=$(realpath "${CARGO_TARGET_DIR:-target}/release/spillway")
+  "$binary" manifest systemd --binary "$binary" > "$unit" && systemd-analyze verify "$unit" &&
+    # Exposure in tenths: 0 is none, 100 everything. It has 12.
+    systemd-analyze security --offline=true --threshold=20 --no-pager "$unit" | tail -1
+}
+step "the systemd unit" service
 step "the demo, headless" "${CARGO_TARGET_DIR:-target}/release/spillway" demo --headless
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"

@@ -15,16 +15,19 @@ use tokio::sync::oneshot;
 
 use super::chronicle;
 use super::lookout::Lookout;
+use super::reload::Watch;
 use super::state::{State, Writer};
 use super::status::status;
 use super::{ShardStats, StartError};
 use crate::admin;
+use crate::authn::{Authenticator, Fetched, review};
 use crate::breakglass::Lane as BreakGlassLane;
 use crate::gateway::{Gate, Levers, Names};
 use crate::io::Flusher;
+use crate::policy::Lane;
 use crate::server::Server;
 use crate::telemetry::{Metrics, Scrape, UpstreamGauges};
-use crate::upstream::{self, Probers, Via};
+use crate::upstream::{self, Pools, Probers, Route, Traffic, Via};
 
 /// What the control thread looks at.
 pub(super) struct Inside {
@@ -35,6 +38,9 @@ pub(super) struct Inside {
     pub(super) state: Option<State>,
     pub(super) names: Arc<Names>,
     pub(super) levers: Arc<Levers>,
+    pub(super) authenticator: Arc<Authenticator>,
+    /// Files that may change.
+    pub(super) watch: Watch,
 }
 
 /// What has to be ended.
@@ -64,7 +70,13 @@ impl Control {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Control)?;
         let probers = {
             let _entered = runtime.enter();
-            Probers::spawn(upstream, &Flusher::spawn())?
+            let flusher = Flusher::spawn();
+            let probers = Probers::spawn(upstream, &flusher)?;
+            if let Some(reviewer) = inside.authenticator.reviewer() {
+                let pools = Pools::new(&for_reviews(upstream), flusher)?;
+                tokio::spawn(reviewer.run(Arc::new(pools), REVIEWS));
+            }
+            probers
         };
         let (end, ended) = oneshot::channel();
         let shown = admin_view(&inside, &probers, &ready);
@@ -118,6 +130,17 @@ impl Drop for Control {
     }
 }
 
+/// How token reviews travel.
+const REVIEWS: Route = Route { lane: Lane::ControlPlane, via: Via::FrontProxy, traffic: Traffic::Short };
+
+/// One connection to the apiserver for all token reviews, and as long as they may take.
+fn for_reviews(upstream: &upstream::Settings) -> upstream::Settings {
+    let mut settings = upstream.clone();
+    settings.short_connections_max = [1; Lane::COUNT];
+    settings.first_byte_timeout = review::ANSWER_WITHIN;
+    settings
+}
+
 /// Everything that the thread does until it is told to end, and the end.
 async fn live(
     inside: Inside,
@@ -126,7 +149,11 @@ async fn live(
     shown: Arc<admin::Inside>,
     ended: oneshot::Receiver<Ending>,
 ) {
-    let Inside { gate, names, state, .. } = inside;
+    let Inside { gate, names, state, authenticator, watch, metrics, .. } = inside;
+    tokio::spawn(watch.run());
+    let told: Arc<dyn Fn(Fetched) + Send + Sync> =
+        Arc::new(move |fetched| metrics.credential_reloaded("jwks_url", fetched != Fetched::Failed));
+    authenticator.fetchers(&told).into_iter().for_each(|fetcher| drop(tokio::spawn(fetcher)));
     let mut lookout = Lookout::new(probers, Arc::clone(&gate));
     tokio::spawn(Arc::clone(&gate).run(move || lookout.look()));
     tokio::spawn(chronicle::keep(Arc::clone(&gate), names));
@@ -170,10 +197,14 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
         (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
     let (seen, names) = (Arc::clone(&inside.gate), Arc::clone(&inside.names));
     let (prober, levers) = (probers.livez.clone(), Arc::clone(&inside.levers));
+    let authenticator = Arc::clone(&inside.authenticator);
     Arc::new(admin::Inside {
         metrics: Box::new(move || {
             let up = prober.latest().is_some_and(|reading| reading.is_up());
             let view = gate.view();
+            if let Some(results) = authenticator.reviewed() {
+                metrics.tokens_reviewed(&results);
+            }
             metrics.render(&Scrape {
                 flow: &view.snapshot,
                 diagnosis: &view.diagnosis,

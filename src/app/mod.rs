@@ -6,11 +6,14 @@
 
 mod chronicle;
 mod control;
+mod expiry;
 mod levers;
 mod lookout;
+mod reload;
 mod settings;
 mod state;
 mod status;
+mod watched;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -39,6 +42,8 @@ use crate::units::Seats;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
 pub use self::settings::{flow as flow_settings, log_format};
+#[doc(hidden)]
+pub use self::state::file as state_file;
 
 /// The proxy could not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +167,7 @@ struct Prepared {
     state: Option<State>,
     ready: Arc<AtomicBool>,
     keeper: Arc<Keeper>,
+    watch: reload::Watch,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -187,6 +193,8 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         state: prepared.state,
         names: Arc::clone(&prepared.shared.names),
         levers: Arc::clone(&prepared.shared.levers),
+        authenticator: Arc::clone(&prepared.shared.authenticator),
+        watch: prepared.watch,
     };
     let mut control = Control::start(prepared.metrics, inside, &prepared.upstream, prepared.ready)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
@@ -212,7 +220,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
     let upstream = settings::upstream(proxy)?;
     upstream::trust::check(&upstream)?;
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
-    let listeners = bind_listeners(proxy, &authenticator)?;
+    let (listeners, serving): (Vec<_>, Vec<_>) = bind_listeners(proxy, &authenticator)?.into_iter().unzip();
     let break_glass = proxy
         .break_glass
         .as_ref()
@@ -220,6 +228,8 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         .transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
+    let lane = break_glass.as_ref().map(BoundLane::files);
+    let watch = watched::all(proxy, &authenticator, serving, lane, upstream.rotation.clone(), &metrics);
     metrics.response_budget(policy.overload.memory.response_bytes);
     let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
@@ -260,20 +270,23 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         state,
         ready,
         keeper,
+        watch,
     })
 }
 
 fn bind_listeners(
     proxy: &ProxyConfiguration,
     authenticator: &Authenticator,
-) -> Result<Vec<Listener>, StartError> {
+) -> Result<Vec<(Listener, Arc<Tls>)>, StartError> {
     let bind = |listener: &config::Listener| {
         let tls = Tls::new(&settings::tls(&listener.tls), authenticator.authority())
             .map_err(|source| StartError::Tls { listener: listener.name.clone(), source })?;
+        let tls = Arc::new(tls);
         // One name a listener, once a process: a bounded leak buys labels without reference counts.
         let name: &'static str = listener.name.clone().leak();
         let settings = settings::server(proxy, listener);
-        Ok(Listener::bind(name, listener.address, settings, Arc::new(tls), Placement::OwnThread)?)
+        let bound = Listener::bind(name, listener.address, settings, Arc::clone(&tls), Placement::OwnThread)?;
+        Ok((bound, tls))
     };
     proxy.listeners.iter().map(bind).collect()
 }

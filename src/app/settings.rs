@@ -11,7 +11,7 @@ use crate::policy::{Lane, Rate};
 use crate::server::{self, MinVersion, Mode, Resumption, Threads, TlsSettings};
 use crate::telemetry::{AccessLog, LogFormat};
 use crate::units::Seats;
-use crate::upstream::{self, ClientCertificate};
+use crate::upstream::{self, ClientCertificate, Rotation};
 
 use super::StartError;
 
@@ -20,8 +20,10 @@ const CORES_WORTH_RESERVING: usize = 4;
 
 pub(super) fn authn(proxy: &ProxyConfiguration) -> authn::Settings {
     let authentication = &proxy.authentication;
+    let certificates = authentication.client_certificate.as_ref();
     authn::Settings {
-        client_ca: authentication.client_certificate.as_ref().map(|ca| Material::File(ca.ca_file.clone())),
+        client_ca: certificates.map(|ca| Material::File(ca.ca_file.clone())),
+        denied: certificates.and_then(|ca| ca.deny_file.clone()).map(Material::File),
         service_accounts: authentication.service_account_token.as_ref().map(|tokens| token::Settings {
             keys: tokens
                 .public_key_files
@@ -33,6 +35,41 @@ pub(super) fn authn(proxy: &ProxyConfiguration) -> authn::Settings {
             issuers: tokens.issuers.clone(),
             audiences: tokens.audiences.clone(),
         }),
+        providers: authentication.jwt.iter().map(provider).collect(),
+        reviews: authentication.token_review.clone().map(|reviews| {
+            let proxy::TokenReview { user, audiences, positive_ttl, negative_ttl, wait } = reviews;
+            authn::review::Settings { user, audiences, positive_ttl, negative_ttl, wait }
+        }),
+        anonymous: match &authentication.anonymous {
+            proxy::Anonymous { enabled: false, .. } => authn::Anonymous::Nowhere,
+            proxy::Anonymous { paths: Some(paths), .. } => authn::Anonymous::At(paths.clone()),
+            proxy::Anonymous { paths: None, .. } => authn::Anonymous::Anywhere,
+        },
+    }
+}
+
+fn provider(jwt: &proxy::JwtProvider) -> authn::oidc::Settings {
+    let prefixed = |claim: &proxy::PrefixedClaim| (claim.claim.clone(), claim.prefix.clone());
+    let mappings = &jwt.claim_mappings;
+    authn::oidc::Settings {
+        issuer: jwt.issuer.url.clone(),
+        audiences: jwt.issuer.audiences.clone(),
+        keys: match jwt.issuer.keys.clone() {
+            proxy::JwtKeys::File(file) => authn::oidc::KeySource::File(Material::File(file)),
+            proxy::JwtKeys::Url { host, port, path, ca_file } => {
+                let ca = Material::File(ca_file);
+                authn::oidc::KeySource::Remote(authn::Endpoint { host, port, path, ca })
+            }
+        },
+        required: jwt
+            .claim_validation_rules
+            .iter()
+            .map(|rule| (rule.claim.clone(), rule.required_value.clone()))
+            .collect(),
+        username: prefixed(&mappings.username),
+        groups: mappings.groups.as_ref().map(prefixed),
+        uid: mappings.uid.clone(),
+        extra: mappings.extra.clone(),
     }
 }
 
@@ -83,11 +120,10 @@ pub(super) fn upstream(proxy: &ProxyConfiguration) -> Result<upstream::Settings,
         rustls_pki_types::ServerName::try_from(name.clone()).map_err(|_| StartError::ServerName(name))?;
     let roots = read(&upstreams.tls.ca_file, "the apiserver's CA")?;
     let mut settings = upstream::Settings::new(upstreams.server.address, server_name, roots);
-    if let Some(front_proxy) = &upstreams.forward_identity.front_proxy {
-        settings.front_proxy = Some(ClientCertificate {
-            chain_pem: read(&front_proxy.cert_file, "the front-proxy certificate")?,
-            key_pem: read(&front_proxy.key_file, "the front-proxy key")?,
-        });
+    if let Some(files) = &upstreams.forward_identity.front_proxy {
+        let identity = front_proxy(files)?;
+        settings.rotation = Some(Rotation::new(&identity)?);
+        settings.front_proxy = Some(identity);
     }
     settings.unverified_protocol = match upstreams.forward_identity.unverified_protocol {
         proxy::UnverifiedProtocol::Http1 => upstream::UnverifiedProtocol::Http1,
@@ -104,6 +140,14 @@ pub(super) fn upstream(proxy: &ProxyConfiguration) -> Result<upstream::Settings,
     settings.connect_timeout = upstreams.connections.connect_timeout;
     settings.first_byte_timeout = proxy.timeouts.response;
     Ok(settings)
+}
+
+/// The front-proxy certificate as its files have it now.
+pub(super) fn front_proxy(files: &proxy::CertificateFiles) -> Result<ClientCertificate, StartError> {
+    Ok(ClientCertificate {
+        chain_pem: read(&files.cert_file, "the front-proxy certificate")?,
+        key_pem: read(&files.key_file, "the front-proxy key")?,
+    })
 }
 
 /// The scheduler's settings under `policy`: what `run` starts with, and what `simulate` simulates.

@@ -9,14 +9,19 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderMap;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use http::header::{AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{HeaderMap, HeaderValue};
 
 use super::Refused;
 
 /// The WebSocket sub-protocol that smuggles a token past browsers, which cannot set headers.
 const PROTOCOL_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Go's decoder does not mind bits that are left over in the last character.
+const BASE64URL_AS_GO: GeneralPurpose =
+    GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// The token, if there is one.
 ///
@@ -54,34 +59,40 @@ pub fn from_value(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// The token offered as a WebSocket sub-protocol. Malformed offers yield a token that nobody can verify
-/// rather than none: the server refuses them, and must be the one who does.
+/// The token offered as a WebSocket sub-protocol, beside which another must be offered: the server takes the token
+/// out and has to answer with one that is left. Malformed offers yield a token that nobody can verify rather than
+/// none: the server refuses them, and must be the one who does.
 fn from_protocol(headers: &HeaderMap) -> Option<String> {
     if !is_websocket(headers) {
         return None;
     }
-    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let mut offered = protocols
-        .flat_map(|value| value.split(','))
-        .filter_map(|protocol| protocol.trim().strip_prefix(PROTOCOL_PREFIX));
-    let encoded = offered.next()?;
-    let decoded = URL_SAFE_NO_PAD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    match (decoded, offered.next()) {
-        (Some(token), None) => Some(token),
-        _ => Some(String::new()),
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let offers = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let (mut tokens, mut others) = (Vec::new(), false);
+    for offer in offers {
+        match offer.trim().strip_prefix(PROTOCOL_PREFIX) {
+            Some(encoded) => tokens.push(encoded),
+            None => others = true,
+        }
+    }
+    let nobodys = Some(String::new());
+    match tokens.as_slice() {
+        [] => None,
+        [encoded] => match BASE64URL_AS_GO.decode(encoded).map(String::from_utf8) {
+            Ok(Ok(token)) if token.is_empty() => None,
+            Ok(Ok(token)) if others => Some(token),
+            _ => nobodys,
+        },
+        _ => nobodys,
     }
 }
 
+/// The server looks at the first `Upgrade` header only, and `Connection` was reduced to `Upgrade` before it gets there.
 fn is_websocket(headers: &HeaderMap) -> bool {
-    let names = |name, wanted: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|word| word.trim().eq_ignore_ascii_case(wanted))
-    };
-    names(CONNECTION, "upgrade") && names(UPGRADE, "websocket")
+    let is = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let named =
+        |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(7).any(|w| w == b"upgrade");
+    headers.get(UPGRADE).is_some_and(is) && headers.get_all(CONNECTION).iter().any(named)
 }
 
 #[cfg(test)]
@@ -144,6 +155,38 @@ mod tests {
             "base64url.bearer.authorization.k8s.io.dG9r,base64url.bearer.authorization.k8s.io.dG9r",
         );
         assert_eq!(token(&twice).unwrap().as_deref(), Some(""), "for the server to refuse");
+    }
+
+    #[test]
+    fn b5_a_websocket_token_counts_exactly_where_the_apiserver_counts_it() {
+        const ENCODED: &str = "base64url.bearer.authorization.k8s.io.dG9r";
+        let read = |protocols: &str| token(&websocket(protocols)).unwrap().map(Cow::into_owned);
+        let nobodys = Some(String::new());
+        assert_eq!(read(ENCODED), nobodys, "no other protocol is left to answer with");
+        assert_eq!(read(&format!("{ENCODED}, ")), Some("tok".to_owned()), "an empty offer counts there, too");
+        assert_eq!(read("v4.channel.k8s.io, base64url.bearer.authorization.k8s.io."), None, "an empty token");
+        assert_eq!(read("v4, base64url.bearer.authorization.k8s.io.%%%"), nobodys);
+        assert_eq!(read("v4, base64url.bearer.authorization.k8s.io._w"), nobodys, "not UTF-8");
+        assert_eq!(
+            read("v4, base64url.bearer.authorization.k8s.io.dG9rZR"),
+            Some("toke".to_owned()),
+            "as Go"
+        );
+        assert_eq!(read(&format!("v4, {}", ENCODED.to_uppercase())), None, "the prefix has one spelling");
+
+        let both = |authorization: &str| {
+            let mut map = websocket(&format!("v4, {ENCODED}"));
+            map.insert(AUTHORIZATION, authorization.parse().unwrap());
+            token(&map).unwrap().map(Cow::into_owned)
+        };
+        assert_eq!(both("Bearer first"), Some("first".to_owned()), "the header comes first");
+        assert_eq!(both("Basic abc"), Some("tok".to_owned()), "what is no bearer token is nothing");
+
+        for upgrade in ["websocket, h2c", "spdy/3.1", "websockets"] {
+            let mut map = websocket(&format!("v4, {ENCODED}"));
+            map.insert("upgrade", upgrade.parse().unwrap());
+            assert_eq!(token(&map).unwrap(), None, "{upgrade}");
+        }
     }
 
     proptest! {

@@ -9,8 +9,10 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -19,6 +21,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
+use super::deny::{Denied, DenyError};
 use super::{Assert, Caller, Material, MaterialError, Memo};
 use crate::identity::{Credential, GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, Identity, USER_ANONYMOUS};
 
@@ -34,23 +37,72 @@ pub const NAMES_BYTES_MAX: usize = 16 * 1024;
 const OID_UID: &str = "1.3.6.1.4.1.57683.2";
 const EXTRA_CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-/// What a connection's certificate is worth; decided once, when the handshake is done.
+/// The certificate that a peer has shown, and what it is worth now. The handshake decides that once; it is decided
+/// again when the CAs or the list of denied certificates have changed, because connections outlive both.
+pub struct PeerCertificate(Option<Shown>);
+
+struct Shown {
+    authority: Arc<ClientAuthority>,
+    /// Leaf first; empty when there were too many to keep.
+    chain: Vec<CertificateDer<'static>>,
+    judged: ArcSwap<Judged>,
+}
+
+/// What an authority of one generation found.
+struct Judged {
+    generation: u64,
+    verdict: Verdict,
+    /// When the first certificate of the chain expires.
+    not_after: SystemTime,
+}
+
+/// What a certificate is worth.
 #[derive(Clone, Debug)]
-pub enum PeerCertificate {
-    /// There is none, or it names nobody: a token or nothing decides.
-    None,
-    /// It proves who the caller is.
-    Verified {
-        /// The caller, shared by all requests of the connection.
-        caller: Arc<Caller>,
-        /// When the first certificate of the chain expires: connections outlive certificates.
-        not_after: SystemTime,
-    },
+pub enum Verdict {
+    /// There is none: a token or nothing decides.
+    Nothing,
+    /// It proves who the caller is, who is shared by all requests of the connection.
+    Verified(Arc<Caller>),
     /// It proves nothing: 401, unless a token comes along.
-    Unverifiable {
-        /// The reason, for the log and the answer.
-        why: Unverifiable,
-    },
+    Unverifiable(Unverifiable),
+}
+
+impl PeerCertificate {
+    /// No certificate was shown.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// What it is worth at `now`.
+    #[must_use]
+    pub fn verdict(&self, now: SystemTime) -> Verdict {
+        let Some(shown) = &self.0 else { return Verdict::Nothing };
+        let judged = shown.judged.load();
+        if judged.generation == shown.authority.generation.load(Ordering::Acquire) || shown.chain.is_empty() {
+            return judged.at(now);
+        }
+        let judged = shown.authority.judge_chain(&shown.chain, now);
+        let verdict = judged.at(now);
+        shown.judged.store(Arc::new(judged));
+        verdict
+    }
+}
+
+impl std::fmt::Debug for PeerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verdict = self.0.as_ref().map(|shown| shown.judged.load().verdict.clone());
+        f.debug_tuple("PeerCertificate").field(&verdict).finish()
+    }
+}
+
+impl Judged {
+    fn at(&self, now: SystemTime) -> Verdict {
+        match &self.verdict {
+            Verdict::Verified(_) if now > self.not_after => Verdict::Unverifiable(Unverifiable::Expired),
+            verdict => verdict.clone(),
+        }
+    }
 }
 
 /// Why a certificate proves nothing.
@@ -62,6 +114,13 @@ pub enum Unverifiable {
     /// It was valid when the connection began, or its CA has expired.
     #[error("the certificate or its CA has expired")]
     Expired,
+    /// It is on the list of those that no longer count.
+    #[error("the certificate is on the deny list")]
+    Denied,
+    /// It has no CN. kube-apiserver's reader of client certificates then has no opinion, but the one of front-proxy
+    /// certificates, which is asked about each, has refused it: the answer is 401.
+    #[error("the certificate names nobody: it has no CN")]
+    Nameless,
     /// More intermediates than [`INTERMEDIATES_MAX`].
     #[error("the chain has more than {INTERMEDIATES_MAX} intermediates")]
     TooLong,
@@ -105,25 +164,36 @@ pub enum AuthorityError {
     },
 }
 
-/// Whoever signs the certificates of clients: one or more CAs.
+/// Whoever signs the certificates of clients: one or more CAs, replaceable while it runs.
 pub struct ClientAuthority {
-    anchors: Vec<TrustAnchor<'static>>,
-    /// When each anchor expires, by position: webpki trusts anchors for ever, Go's verifier and so the
-    /// apiserver not.
-    ends: Vec<SystemTime>,
+    trusted: ArcSwap<Trusted>,
+    /// Raised with every change, after it.
+    generation: AtomicU64,
     credential: Credential,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ClientAuthority {
-    /// Reads a PEM bundle. `credential` is what a certificate signed by these CAs proves.
-    ///
-    /// # Errors
-    /// The bundle cannot be read, holds no certificate, or one that cannot be a CA.
-    pub fn from_pem(bundle: &Material, credential: Credential) -> Result<Self, AuthorityError> {
-        let origin = bundle.to_string();
-        let pem = bundle.read("the client CA bundle")?;
-        let mut authority = Self { credential, ..Self::nobody() };
+/// What is trusted, and what not in spite of it.
+#[derive(Default)]
+struct Trusted {
+    bundle: Arc<Bundle>,
+    denied: Arc<Denied>,
+}
+
+/// The CAs of one file.
+#[derive(Default)]
+struct Bundle {
+    anchors: Vec<TrustAnchor<'static>>,
+    /// When each anchor expires, by position: webpki trusts anchors for ever, Go's verifier and so the
+    /// apiserver not.
+    ends: Vec<SystemTime>,
+}
+
+impl Bundle {
+    fn read(source: &Material) -> Result<Self, AuthorityError> {
+        let origin = source.to_string();
+        let pem = source.read("the client CA bundle")?;
+        let mut bundle = Self::default();
         for (position, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {
             let certificate = certificate
                 .map_err(|error| AuthorityError::Pem { origin: origin.clone(), reason: error.to_string() })?;
@@ -136,12 +206,24 @@ impl ClientAuthority {
                 .map_err(|error| refuse(error.to_string()))?
                 .to_owned();
             let end = not_after(&certificate).map_err(|why| refuse(why.to_string()))?;
-            authority.anchors.push(anchor);
-            authority.ends.push(end);
+            bundle.anchors.push(anchor);
+            bundle.ends.push(end);
         }
-        if authority.anchors.is_empty() {
+        if bundle.anchors.is_empty() {
             return Err(AuthorityError::Empty { origin });
         }
+        Ok(bundle)
+    }
+}
+
+impl ClientAuthority {
+    /// Reads a PEM bundle. `credential` is what a certificate signed by these CAs proves.
+    ///
+    /// # Errors
+    /// The bundle cannot be read, holds no certificate, or one that cannot be a CA.
+    pub fn from_pem(bundle: &Material, credential: Credential) -> Result<Self, AuthorityError> {
+        let authority = Self { credential, ..Self::nobody() };
+        authority.reload(bundle)?;
         Ok(authority)
     }
 
@@ -149,27 +231,68 @@ impl ClientAuthority {
     #[must_use]
     pub fn nobody() -> Self {
         Self {
-            anchors: Vec::new(),
-            ends: Vec::new(),
+            trusted: ArcSwap::default(),
+            generation: AtomicU64::new(0),
             credential: Credential::Certificate,
             algorithms: rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms,
         }
     }
 
+    /// Trusts the CAs of `bundle` from now on, also for connections that are open.
+    ///
+    /// # Errors
+    /// As [`ClientAuthority::from_pem`]; the CAs before stay in force.
+    pub fn reload(&self, bundle: &Material) -> Result<(), AuthorityError> {
+        let bundle = Arc::new(Bundle::read(bundle)?);
+        self.change(|trusted| Trusted { bundle: Arc::clone(&bundle), denied: Arc::clone(&trusted.denied) });
+        Ok(())
+    }
+
+    /// Takes the worth from the certificates that `list` names, also on connections that are open.
+    ///
+    /// # Errors
+    /// The list cannot be read or has a line that is no certificate; the list before stays in force.
+    pub fn deny(&self, list: &Material) -> Result<(), DenyError> {
+        let denied = Arc::new(Denied::read(list)?);
+        self.change(|trusted| Trusted { bundle: Arc::clone(&trusted.bundle), denied: Arc::clone(&denied) });
+        Ok(())
+    }
+
+    fn change(&self, change: impl Fn(&Trusted) -> Trusted) {
+        self.trusted.rcu(|trusted| change(trusted));
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The CA names that the handshake offers as hints.
     #[must_use]
     pub fn hints(&self) -> Vec<DistinguishedName> {
-        self.anchors.iter().map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
+        let trusted = self.trusted.load();
+        trusted.bundle.anchors.iter().map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
 
     /// Judges the chain that a peer showed, leaf first.
     #[must_use]
-    pub fn judge(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> PeerCertificate {
-        let Some((leaf, intermediates)) = chain.split_first() else { return PeerCertificate::None };
+    pub fn judge(self: &Arc<Self>, chain: &[CertificateDer<'_>], now: SystemTime) -> PeerCertificate {
+        if chain.is_empty() {
+            return PeerCertificate::none();
+        }
+        let judged = ArcSwap::from_pointee(self.judge_chain(chain, now));
+        // What can never be accepted need not be kept.
+        let kept = if chain.len() > INTERMEDIATES_MAX + 1 { &[] } else { chain };
+        let chain = kept.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        PeerCertificate(Some(Shown { authority: Arc::clone(self), chain, judged }))
+    }
+
+    fn judge_chain(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Judged {
+        // Before the CAs: a change in between is then judged once more.
+        let generation = self.generation.load(Ordering::Acquire);
+        let judged = |verdict, not_after| Judged { generation, verdict, not_after };
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return judged(Verdict::Nothing, SystemTime::UNIX_EPOCH);
+        };
         match self.verify(leaf, intermediates, now).and_then(|end| Ok((end, self.identity(leaf)?))) {
-            Err(why) => PeerCertificate::Unverifiable { why },
-            Ok((_, None)) => PeerCertificate::None,
-            Ok((not_after, Some(identity))) => {
+            Err(why) => judged(Verdict::Unverifiable(why), SystemTime::UNIX_EPOCH),
+            Ok((not_after, identity)) => {
                 let caller = Caller {
                     identity: Arc::new(identity),
                     via: Assert::FrontProxy,
@@ -177,7 +300,7 @@ impl ClientAuthority {
                     token_key: None,
                     memo: Memo::default(),
                 };
-                PeerCertificate::Verified { caller: Arc::new(caller), not_after }
+                judged(Verdict::Verified(Arc::new(caller)), not_after)
             }
         }
     }
@@ -192,12 +315,14 @@ impl ClientAuthority {
         if intermediates.len() > INTERMEDIATES_MAX {
             return Err(Unverifiable::TooLong);
         }
+        let trusted = self.trusted.load();
+        let Bundle { anchors, ends } = &*trusted.bundle;
         let end_entity = webpki::EndEntityCert::try_from(leaf).map_err(Unverifiable::Chain)?;
         let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let path = end_entity
             .verify_for_usage(
                 self.algorithms.all,
-                &self.anchors,
+                anchors,
                 intermediates,
                 UnixTime::since_unix_epoch(since_epoch),
                 webpki::KeyUsage::client_auth(),
@@ -209,21 +334,23 @@ impl ClientAuthority {
         for intermediate in path.intermediate_certificates() {
             end = end.min(not_after(&intermediate.der())?);
         }
-        let anchor = self.anchors.iter().position(|anchor| anchor == path.anchor());
-        end = anchor
-            .and_then(|position| self.ends.get(position))
-            .map_or(end, |anchor_end| end.min(*anchor_end));
+        let anchor = anchors.iter().position(|anchor| anchor == path.anchor());
+        end = anchor.and_then(|position| ends.get(position)).map_or(end, |anchor_end| end.min(*anchor_end));
+        if is_denied(&trusted.denied, leaf)? {
+            return Err(Unverifiable::Denied);
+        }
         if now > end { Err(Unverifiable::Expired) } else { Ok(end) }
     }
 
-    /// The identity in a verified leaf; `None` without a CN, where the apiserver has no opinion either.
-    fn identity(&self, leaf: &CertificateDer<'_>) -> Result<Option<Identity>, Unverifiable> {
+    /// The identity in a verified leaf. Whoever calls this has verified the chain: it is public for the fuzz targets alone.
+    #[doc(hidden)]
+    pub fn identity(&self, leaf: &CertificateDer<'_>) -> Result<Identity, Unverifiable> {
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Unverifiable::Unreadable)?;
         let subject = certificate.subject();
         // Of several CNs Go keeps the last, of several UIDs Kubernetes takes the first.
-        let Some(user) = attributes(subject, &OID_X509_COMMON_NAME, "CN")?.pop() else { return Ok(None) };
+        let user = attributes(subject, &OID_X509_COMMON_NAME, "CN")?.pop().unwrap_or_default();
         if user.is_empty() {
-            return Ok(None);
+            return Err(Unverifiable::Nameless);
         }
         let uid = match x509_parser::der_parser::Oid::from(&uid_arcs()) {
             Ok(oid) => attributes(subject, &oid, "UID")?.into_iter().next(),
@@ -246,7 +373,7 @@ impl ClientAuthority {
             groups.push(GROUP_AUTHENTICATED.to_owned());
         }
         let extra = vec![(EXTRA_CREDENTIAL_ID.to_owned(), vec![fingerprint(leaf)])];
-        Ok(Some(Identity { user, uid, groups, extra, credential: self.credential }))
+        Ok(Identity { user, uid, groups, extra, credential: self.credential })
     }
 }
 
@@ -271,8 +398,25 @@ fn attributes(
         .collect()
 }
 
+fn is_denied(denied: &Denied, leaf: &CertificateDer<'_>) -> Result<bool, Unverifiable> {
+    if denied.is_empty() {
+        return Ok(false);
+    }
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Unverifiable::Unreadable)?;
+    let fingerprint = digest::digest(&digest::SHA256, leaf);
+    Ok(denied.contains(fingerprint.as_ref(), certificate.raw_serial()))
+}
+
 fn uid_arcs() -> Vec<u64> {
     OID_UID.split('.').filter_map(|arc| arc.parse().ok()).collect()
+}
+
+/// When the first of the certificates in `source` ends; `None` when there is none to be read.
+#[must_use]
+pub fn end(source: &Material) -> Option<SystemTime> {
+    let pem = source.read("a certificate").ok()?;
+    let certificates = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
+    certificates.filter_map(|certificate| not_after(&certificate).ok()).min()
 }
 
 fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, Unverifiable> {

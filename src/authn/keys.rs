@@ -1,4 +1,4 @@
-//! Which public keys may sign service-account tokens?
+//! Which public keys may sign tokens?
 //!
 //! The files that kube-apiserver names with `--service-account-key-file` (`sa.pub`), or the key set it
 //! publishes at `/openid/v1/jwks`. The algorithm belongs to the key, never to the token: that is what makes
@@ -17,15 +17,29 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 
+use super::token::{Header, Unverified};
 use super::{Material, MaterialError};
 
 /// Keys in all files together. A token without a key id is tried against all of them, so their number is CPU
 /// time that anybody can ask for; clusters have one or two.
 pub(super) const KEYS_MAX: usize = 16;
 
-/// RSA tokens are RS256 at every apiserver; the longer digests cost nothing to allow and stay within the
-/// key's type.
-const RSA_ALGORITHMS: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
+/// Keys of one identity provider. The largest publish about twenty; most tokens name theirs.
+const PROVIDER_KEYS_MAX: usize = 64;
+
+/// What an RSA key may have signed for a service account. They are RS256 at every apiserver; the longer digests cost
+/// nothing to allow.
+const RSA_OF_ACCOUNTS: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
+
+/// And for a provider: what kube-apiserver accepts there. EdDSA it accepts from nobody.
+const RSA_OF_PROVIDERS: &[Algorithm] = &[
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
 
 /// The keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,14 +64,14 @@ pub enum KeyError {
         origin: String,
     },
     /// No key at all.
-    #[error("{origin} holds no public key for service-account tokens")]
+    #[error("{origin} holds no public key for tokens")]
     Empty {
         /// File name.
         origin: String,
     },
     /// More than a cluster has; see the limit in the text.
-    #[error("{0} keys for service-account tokens were given, at most {KEYS_MAX} are supported")]
-    TooMany(usize),
+    #[error("{0} keys for tokens were given, at most {1} are supported")]
+    TooMany(usize, usize),
 }
 
 /// One public key and what it may be used for.
@@ -74,7 +88,7 @@ pub(super) fn read(sources: &[Material]) -> Result<Vec<PublicKey>, KeyError> {
         let origin = source.to_string();
         let bytes = source.read("the public keys for service-account tokens")?;
         let found = match bytes.trim_ascii_start().first() {
-            Some(b'{') => from_jwks(&bytes, &origin)?,
+            Some(b'{') => from_jwks(&bytes, &origin, RSA_OF_ACCOUNTS)?,
             _ => from_pem(&bytes, &origin)?,
         };
         if found.is_empty() {
@@ -82,10 +96,42 @@ pub(super) fn read(sources: &[Material]) -> Result<Vec<PublicKey>, KeyError> {
         }
         keys.extend(found);
     }
-    if keys.len() > KEYS_MAX {
-        return Err(KeyError::TooMany(keys.len()));
+    bounded(keys, KEYS_MAX)
+}
+
+fn bounded(keys: Vec<PublicKey>, most: usize) -> Result<Vec<PublicKey>, KeyError> {
+    if keys.len() > most { Err(KeyError::TooMany(keys.len(), most)) } else { Ok(keys) }
+}
+
+/// A provider's key set. `origin` is where it comes from, for errors.
+pub(super) fn key_set(json: &[u8], origin: &str) -> Result<Vec<PublicKey>, KeyError> {
+    let keys = from_jwks(json, origin, RSA_OF_PROVIDERS)?;
+    if keys.is_empty() {
+        return Err(KeyError::Empty { origin: origin.to_owned() });
     }
-    Ok(keys)
+    bounded(keys, PROVIDER_KEYS_MAX)
+}
+
+/// Whether one of `keys` has signed `message`. The key is found by `kid`, or tried; the algorithm must be the key's.
+pub(super) fn check_signature(
+    keys: &[PublicKey],
+    header: &Header,
+    message: &str,
+    signature: &str,
+) -> Result<(), Unverified> {
+    let algorithm: Algorithm = header.alg.parse().map_err(|_| Unverified::Key)?;
+    let mut result = Err(Unverified::Key);
+    for key in keys {
+        let named = header.kid.is_empty() || key.id.is_empty() || key.id == header.kid;
+        if !named || !key.algorithms.contains(&algorithm) {
+            continue;
+        }
+        match jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.key, algorithm) {
+            Ok(true) => return Ok(()),
+            _ => result = Err(Unverified::Signature),
+        }
+    }
+    result
 }
 
 fn from_pem(pem: &[u8], origin: &str) -> Result<Vec<PublicKey>, KeyError> {
@@ -116,7 +162,7 @@ fn from_spki(der: &[u8]) -> Result<PublicKey, &'static str> {
     let bits = spki.subject_public_key.data.as_ref();
     let id = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, der));
     if spki.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION {
-        return Ok(PublicKey { id, algorithms: RSA_ALGORITHMS, key: DecodingKey::from_rsa_der(bits) });
+        return Ok(PublicKey { id, algorithms: RSA_OF_ACCOUNTS, key: DecodingKey::from_rsa_der(bits) });
     }
     if spki.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY {
         return Err("the key is neither RSA nor EC");
@@ -131,15 +177,15 @@ fn from_spki(der: &[u8]) -> Result<PublicKey, &'static str> {
 }
 
 /// Keys of other types in the set are skipped: the apiserver may publish what only newer verifiers know.
-fn from_jwks(json: &[u8], origin: &str) -> Result<Vec<PublicKey>, KeyError> {
+fn from_jwks(json: &[u8], origin: &str, rsa: &'static [Algorithm]) -> Result<Vec<PublicKey>, KeyError> {
     let set: JwkSet = serde_json::from_slice(json)
         .map_err(|error| KeyError::Unusable { origin: origin.to_owned(), reason: error.to_string() })?;
-    Ok(set.keys.iter().filter_map(from_jwk).collect())
+    Ok(set.keys.iter().filter_map(|jwk| from_jwk(jwk, rsa)).collect())
 }
 
-fn from_jwk(jwk: &Jwk) -> Option<PublicKey> {
+fn from_jwk(jwk: &Jwk, rsa: &'static [Algorithm]) -> Option<PublicKey> {
     let algorithms: &'static [Algorithm] = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => RSA_ALGORITHMS,
+        AlgorithmParameters::RSA(_) => rsa,
         AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => &[Algorithm::ES256],
         AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P384 => &[Algorithm::ES384],
         _ => return None,

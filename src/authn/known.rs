@@ -111,6 +111,11 @@ impl Known {
         self.insert(key, Judgement { caller: Some(Arc::clone(caller)), until });
     }
 
+    /// Forgets every judgement: a key that signed some of them may have been withdrawn.
+    pub(super) fn forget(&self) {
+        self.generations.iter().for_each(DashMap::clear);
+    }
+
     pub(super) fn demote(&self, key: &TokenKey, now: SystemTime) {
         self.insert(key.clone(), Judgement { caller: None, until: now + DEMOTED_FOR });
     }

@@ -13,7 +13,7 @@ struct Cluster {
 
 fn cluster() -> Cluster {
     let ca = Ca::root("clients");
-    let settings = Settings { client_ca: Some(Ca::bundle(&[&ca])), service_accounts: None };
+    let settings = Settings { client_ca: Some(Ca::bundle(&[&ca])), ..Settings::default() };
     let authenticator = Authenticator::new(&settings).unwrap();
     Cluster { ca, authenticator }
 }
@@ -58,11 +58,11 @@ fn an_unverifiable_certificate_needs_a_token_to_vouch() {
 #[test]
 fn nobody_is_anonymous_and_two_tokens_are_refused() {
     let Cluster { authenticator, .. } = cluster();
-    let caller = authenticator.caller(&PeerCertificate::None, &HeaderMap::new(), now()).unwrap();
+    let caller = authenticator.caller(&PeerCertificate::none(), &HeaderMap::new(), now()).unwrap();
     assert_eq!(caller.identity.credential, Credential::Anonymous);
     let mut two = bearer("a");
     two.append(AUTHORIZATION, "Bearer b".parse().unwrap());
-    let refused = authenticator.caller(&PeerCertificate::None, &two, now()).unwrap_err();
+    let refused = authenticator.caller(&PeerCertificate::none(), &two, now()).unwrap_err();
     assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
 }
 

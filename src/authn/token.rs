@@ -6,15 +6,17 @@
 //! a token that passes here only gains rank. Tokens of legacy secrets carry no expiry and stay unverified.
 //! Source: `pkg/serviceaccount` of the kubernetes/kubernetes repository.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
-use super::keys::{self, PublicKey};
+use super::keys::{self, KeyError, PublicKey};
 use super::{AuthnError, Material};
 use crate::identity::{Credential, EXTRA_NODE_NAME, GROUP_AUTHENTICATED, Identity};
 
@@ -72,18 +74,44 @@ pub(super) struct Verified {
 
 /// Checks tokens by local public keys.
 pub(super) struct Verifier {
-    keys: Vec<PublicKey>,
+    keys: ArcSwap<Vec<PublicKey>>,
+    sources: Vec<Material>,
     issuers: Vec<String>,
     audiences: Vec<String>,
 }
 
+/// What a token says of its own signature.
 #[derive(Deserialize)]
-struct Header {
-    alg: String,
+pub(super) struct Header {
+    pub(super) alg: String,
     #[serde(default)]
-    kid: String,
+    pub(super) kid: String,
     /// Extensions that must be understood: there are none here.
     crit: Option<serde::de::IgnoredAny>,
+}
+
+/// A token taken apart, and nothing of it believed yet.
+pub(super) struct Parts<'a, C> {
+    pub(super) header: Header,
+    pub(super) claims: C,
+    /// What is signed.
+    pub(super) message: &'a str,
+    pub(super) signature: &'a str,
+}
+
+impl<'a, C: for<'de> Deserialize<'de>> Parts<'a, C> {
+    pub(super) fn of(token: &'a str) -> Result<Self, Unverified> {
+        // The apiserver's library leaves out blanks. A tab can come before a token ("Bearer \tTOKEN"); blanks within one
+        // are nobody's habit, and only cost the rank here.
+        let token = token.trim();
+        let (message, signature) = token.rsplit_once('.').ok_or(Unverified::NotAJwt)?;
+        let (header, claims) = message.split_once('.').ok_or(Unverified::NotAJwt)?;
+        let header: Header = decode(header)?;
+        if header.crit.is_some() {
+            return Err(Unverified::NotAJwt);
+        }
+        Ok(Self { header, claims: decode(claims)?, message, signature })
+    }
 }
 
 #[derive(Deserialize)]
@@ -141,7 +169,14 @@ impl Verifier {
             [] => settings.issuers.clone(),
             given => given.to_vec(),
         };
-        Ok(Self { keys: keys::read(&settings.keys)?, issuers: settings.issuers.clone(), audiences })
+        let keys = ArcSwap::from_pointee(keys::read(&settings.keys)?);
+        Ok(Self { keys, sources: settings.keys.clone(), issuers: settings.issuers.clone(), audiences })
+    }
+
+    /// Reads the keys anew; on an error those before stay.
+    pub(super) fn reload(&self) -> Result<(), KeyError> {
+        self.keys.store(Arc::new(keys::read(&self.sources)?));
+        Ok(())
     }
 
     /// Who the token's bearer is, if everything about it holds at `now`.
@@ -149,36 +184,14 @@ impl Verifier {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Unverified::NotAJwt);
         }
-        let (message, signature) = token.rsplit_once('.').ok_or(Unverified::NotAJwt)?;
-        let (header, claims) = message.split_once('.').ok_or(Unverified::NotAJwt)?;
-        let header: Header = decode(header)?;
-        let claims: Claims = decode(claims)?;
-        if header.crit.is_some() {
-            return Err(Unverified::NotAJwt);
-        }
+        let Parts::<Claims> { header, claims, message, signature } = Parts::of(token)?;
         // Before the signature, although nothing is believed yet: it saves the work for everybody else's
         // tokens.
         if !self.issuers.contains(&claims.iss) {
             return Err(Unverified::Issuer);
         }
-        self.check_signature(&header, message, signature)?;
+        keys::check_signature(&self.keys.load(), &header, message, signature)?;
         self.check_claims(claims, now)
-    }
-
-    fn check_signature(&self, header: &Header, message: &str, signature: &str) -> Result<(), Unverified> {
-        let algorithm: Algorithm = header.alg.parse().map_err(|_| Unverified::Key)?;
-        let mut result = Err(Unverified::Key);
-        for key in &self.keys {
-            let named = header.kid.is_empty() || key.id.is_empty() || key.id == header.kid;
-            if !named || !key.algorithms.contains(&algorithm) {
-                continue;
-            }
-            match jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.key, algorithm) {
-                Ok(true) => return Ok(()),
-                _ => result = Err(Unverified::Signature),
-            }
-        }
-        result
     }
 
     fn check_claims(&self, claims: Claims, now: SystemTime) -> Result<Verified, Unverified> {

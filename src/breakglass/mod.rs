@@ -15,7 +15,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::authn::certificate::AuthorityError;
-use crate::authn::{ClientAuthority, Material, PeerCertificate};
+use crate::authn::{ClientAuthority, Material, PeerCertificate, Verdict};
 use crate::clock;
 use crate::identity::Credential;
 use crate::server::{
@@ -64,15 +64,39 @@ pub enum LaneError {
 /// A lane whose files are read and whose address is bound.
 pub struct BoundLane {
     listener: Listener,
-    tls: Arc<Tls>,
+    files: Files,
     groups: Arc<[String]>,
+}
+
+/// What of a lane comes from files, and can be read anew while it is open. Clones are of the same lane.
+#[derive(Clone)]
+pub struct Files {
+    settings: Settings,
+    tls: Arc<Tls>,
+    authority: Arc<ClientAuthority>,
 }
 
 /// The open lane.
 pub struct Lane {
     server: Server,
     address: SocketAddr,
-    tls: Arc<Tls>,
+    files: Files,
+}
+
+impl Files {
+    /// Reads certificate, key and CA anew; on an error what was in force stays. The CA counts also for people who are
+    /// connected already.
+    ///
+    /// # Errors
+    /// A file is not usable.
+    pub fn reload(&self) -> Result<(), LaneError> {
+        // First what is refused as a whole, so that nothing changes by half.
+        ClientAuthority::from_pem(&self.settings.client_ca, Credential::BreakGlass)?;
+        self.tls.reload(&serving(&self.settings), Arc::clone(&self.authority))?;
+        self.authority.reload(&self.settings.client_ca)?;
+        // Once more, for the names of the CAs in the handshake.
+        Ok(self.tls.reload(&serving(&self.settings), Arc::clone(&self.authority))?)
+    }
 }
 
 impl Lane {
@@ -81,11 +105,12 @@ impl Lane {
     /// # Errors
     /// A file is not usable or the address is taken.
     pub fn bind(settings: &Settings) -> Result<BoundLane, LaneError> {
-        let (tls, authority) = material(settings)?;
-        let tls = Arc::new(Tls::new(&tls, authority)?);
+        let authority = Arc::new(ClientAuthority::from_pem(&settings.client_ca, Credential::BreakGlass)?);
+        let tls = Arc::new(Tls::new(&serving(settings), Arc::clone(&authority))?);
         let listener =
             Listener::bind(NAME, settings.address, limits(), Arc::clone(&tls), Placement::OnShard)?;
-        Ok(BoundLane { listener, tls, groups: settings.groups.clone().into() })
+        let files = Files { settings: settings.clone(), tls, authority };
+        Ok(BoundLane { listener, files, groups: settings.groups.clone().into() })
     }
 
     /// The address it listens on.
@@ -100,13 +125,10 @@ impl Lane {
         self.server.tally()
     }
 
-    /// Reads certificate, key and CA anew; on an error what was in force stays.
-    ///
-    /// # Errors
-    /// A file is not usable.
-    pub fn reload(&self, settings: &Settings) -> Result<(), LaneError> {
-        let (tls, authority) = material(settings)?;
-        Ok(self.tls.reload(&tls, authority)?)
+    /// What of it comes from files.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        self.files.clone()
     }
 
     /// Ends the lane; see [`Server::close`].
@@ -122,20 +144,26 @@ impl BoundLane {
         self.listener.address()
     }
 
+    /// What of it comes from files.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        self.files.clone()
+    }
+
     /// Starts the lane's thread. The handler that `factory` makes sees only requests of verified
     /// certificates.
     ///
     /// # Errors
     /// The thread cannot be created.
     pub fn start(self, drain: &Drain, factory: HandlerFactory) -> Result<Lane, StartError> {
-        let Self { listener, tls, groups } = self;
+        let Self { listener, files, groups } = self;
         let address = listener.address();
         let threads = Threads { mode: Mode::Sharded, count: 1, name: NAME };
         let gated: HandlerFactory = Arc::new(move |context| -> Arc<dyn Handler> {
             Arc::new(Gate { inside: factory(context), groups: Arc::clone(&groups) })
         });
         let server = Server::start(threads, vec![listener], drain, &gated)?;
-        Ok(Lane { server, address, tls })
+        Ok(Lane { server, address, files })
     }
 }
 
@@ -148,9 +176,9 @@ struct Gate {
 impl Gate {
     /// Why the certificate does not open the lane, if it does not.
     fn refusal(&self, certificate: &PeerCertificate) -> Option<&'static str> {
-        match certificate {
-            // Connections outlive certificates, so the time is checked again.
-            PeerCertificate::Verified { caller, not_after } if clock::wall() <= *not_after => {
+        // Connections outlive certificates and CAs, so both are looked at again.
+        match certificate.verdict(clock::wall()) {
+            Verdict::Verified(caller) => {
                 let named = caller.identity.groups.iter().any(|group| self.groups.contains(group));
                 (!named).then_some("Unauthorized: this certificate's O names none of breakGlass.groups")
             }
@@ -174,15 +202,13 @@ impl Handler for Gate {
     }
 }
 
-fn material(settings: &Settings) -> Result<(TlsSettings, Arc<ClientAuthority>), LaneError> {
-    let authority = ClientAuthority::from_pem(&settings.client_ca, Credential::BreakGlass)?;
-    let tls = TlsSettings {
+fn serving(settings: &Settings) -> TlsSettings {
+    TlsSettings {
         certificate: settings.certificate.clone(),
         key: settings.key.clone(),
         min_version: server::MinVersion::Tls12,
         resumption: Resumption::Off,
-    };
-    Ok((tls, Arc::new(authority)))
+    }
 }
 
 fn limits() -> server::Settings {

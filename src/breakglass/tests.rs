@@ -20,7 +20,7 @@ impl Handler for Greeting {
         connection: Arc<Connection>,
         _: Request<Incoming>,
     ) -> BoxFuture<'static, Response<ServerBody>> {
-        let PeerCertificate::Verified { caller, .. } = &connection.certificate else {
+        let Verdict::Verified(caller) = connection.certificate.verdict(clock::wall()) else {
             panic!("the gate let a stranger in")
         };
         let text = format!("{} {}", caller.identity.user, caller.identity.credential);

@@ -148,13 +148,17 @@ fn limits() -> Limits {
 fn authentication(inputs: &ProxyInputs) -> Authentication {
     let issuer = inputs.service_account_issuer.to_owned();
     Authentication {
-        client_certificate: Some(ClientCertificate { ca_file: inputs.client_ca_file.clone() }),
+        client_certificate: Some(ClientCertificate {
+            ca_file: inputs.client_ca_file.clone(),
+            deny_file: None,
+        }),
         service_account_token: Some(ServiceAccountToken {
             issuers: vec![issuer.clone()],
             audiences: vec![issuer],
             public_key_files: vec![inputs.service_account_key_file.clone()],
             jwks_file: None,
         }),
+        ..Authentication::default()
     }
 }
 

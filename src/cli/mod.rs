@@ -11,6 +11,9 @@ mod golden;
 pub mod isolate;
 pub mod limit;
 pub mod lockdown;
+pub mod manifest;
+pub mod replay;
+mod replayed;
 pub mod run;
 mod shown;
 pub mod simulate;
@@ -82,6 +85,19 @@ enum Command {
     Lockdown(lockdown::Args),
     /// Show, bound or fix the limit L
     Limit(limit::Args),
+    /// Play audit logs through a policy: who would have been refused?
+    Replay(replay::Args),
+    /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
+    Manifest(manifest::Args),
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people: tables that fit a terminal.
+    Table,
+    /// For programs: one JSON object with everything.
+    Json,
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -120,6 +136,8 @@ pub fn dispatch(
         Command::Isolations(args) => isolate::list(&args, out, err),
         Command::Lockdown(args) => lockdown::run(&args, out, err),
         Command::Limit(args) => limit::run(&args, out, err),
+        Command::Manifest(args) => manifest::run(&args, out, err),
+        Command::Replay(args) => replay::run(&args, out, err, colour),
     }
 }
 

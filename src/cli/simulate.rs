@@ -11,9 +11,9 @@ use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
-use super::Ending;
 use super::simulate_report;
 use super::simulated::{self, Played};
+use super::{Ending, Output};
 use crate::app;
 use crate::config::{self, Colour, FileChecks, TrafficPolicy};
 use crate::flow::Settings;
@@ -55,15 +55,6 @@ pub struct Args {
     /// Name the scenarios, algorithms and metrics there are
     #[arg(long)]
     list: bool,
-}
-
-/// How the result is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people: a table for each scenario, medians over the seeds.
-    Table,
-    /// For programs: one JSON object with every run.
-    Json,
 }
 
 /// A thousand seeds are beyond any claim that is worth making.
@@ -148,7 +139,7 @@ fn prepare(args: &Args, colour: Colour) -> Result<Stage, Wrong> {
     })
 }
 
-fn read_policy(file: Option<&Path>, colour: Colour) -> Result<TrafficPolicy, Wrong> {
+pub(super) fn read_policy(file: Option<&Path>, colour: Colour) -> Result<TrafficPolicy, Wrong> {
     let found = |found: config::Diagnostics| Wrong(Ending::Config, config::human(&found, colour));
     let Some(file) = file else { return config::default_policy().map_err(found) };
     Ok(config::load_with(&[file.to_owned()], FileChecks::Off).map_err(found)?.policy)

@@ -197,6 +197,16 @@ codes! {
     NoBreakGlass = "0408" Warning,
     /// Service-account tokens are not verified, so every pod ranks as unknown.
     TokensUnverified = "0409" Warning,
+    /// Whoever has a client certificate of the cluster could say who somebody else is.
+    FrontProxyOfClientCa = "0410" Error,
+    /// A CEL expression, which only kube-apiserver evaluates.
+    ExpressionUnsupported = "0411" Error,
+    /// An issuer's tokens would be verified in two ways.
+    IssuerTwice = "0412" Error,
+    /// Tokens cannot be reviewed without an identity of spillway's own.
+    ReviewWithoutFrontProxy = "0413" Error,
+    /// Conditions for anonymous callers, who are switched off.
+    AnonymousConditions = "0414" Error,
     /// A file is not there.
     FileMissing = "0601" Error,
     /// A file cannot be read.
@@ -205,8 +215,8 @@ codes! {
     FileContent = "0603" Error,
     /// A file is larger than anything it could be.
     FileTooLarge = "0604" Error,
-    /// Everyone on the machine may read a private key.
-    KeyReadableByAll = "0605" Warning,
+    /// Others than its owner may read or change a private key.
+    KeyExposed = "0605" Error,
     /// It is not YAML.
     Syntax = "0901" Error,
     /// There is no document.

@@ -28,6 +28,8 @@ pub(super) enum Content {
     PublicKeys,
     /// A JSON Web Key Set with at least one key.
     KeySet,
+    /// Lines that the part that uses them understands.
+    Lines,
 }
 
 /// A file, and the place in the configuration that names it.
@@ -47,6 +49,7 @@ impl Content {
             Self::PrivateKey => "a PEM private key",
             Self::PublicKeys => "a PEM public key",
             Self::KeySet => "a JSON Web Key Set",
+            Self::Lines => "a text file",
         }
     }
 
@@ -60,7 +63,7 @@ impl Content {
                 )
             }
             Self::PublicKeys => matches!(kind, SectionKind::PublicKey),
-            Self::KeySet => false,
+            Self::KeySet | Self::Lines => false,
         }
     }
 }
@@ -75,15 +78,16 @@ pub(super) fn check(uses: &[FileUse]) -> Vec<Diagnostic> {
             Err(error) => found.push(cannot_read(wanted, error)),
             Ok(text) => found.extend(check_content(wanted, text)),
         }
-        if wanted.content == Content::PrivateKey && readable_by_all(&wanted.path) {
+        if wanted.content == Content::PrivateKey
+            && let Some(who) = exposed_to(&wanted.path)
+        {
+            let path = wanted.path.display();
             found.push(
-                Diagnostic::new(
-                    Code::KeyReadableByAll,
-                    format!("everyone on this machine may read the private key {}", wanted.path.display()),
-                )
-                .at(wanted.place.clone())
-                .label("named here")
-                .help(format!("chmod 0600 {}", wanted.path.display())),
+                Diagnostic::new(Code::KeyExposed, format!("{who} may read or change the private key {path}"))
+                    .at(wanted.place.clone())
+                    .label("named here")
+                    .note("allowed: 0600 and less, and 0640 where root owns the file")
+                    .help(format!("chmod 0600 {path}; where it is a Secret's volume: defaultMode: 0400")),
             );
         }
     }
@@ -141,6 +145,7 @@ fn cannot_read(wanted: &FileUse, error: &io::Error) -> Diagnostic {
 fn check_content(wanted: &FileUse, text: &[u8]) -> Option<Diagnostic> {
     let found = match wanted.content {
         Content::KeySet => key_set(text),
+        Content::Lines => Ok(()),
         content => pem_sections(content, text),
     };
     let found = found.err()?;
@@ -200,14 +205,27 @@ fn key_set(text: &[u8]) -> Result<(), String> {
     }
 }
 
+/// Who else than its owner may read or change a private key. A group may read what root has given it (0640): that is
+/// how a process without root gets its key.
 #[cfg(unix)]
-fn readable_by_all(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    const OTHERS_READ: u32 = 0o004;
-    std::fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & OTHERS_READ != 0)
+fn exposed_to(path: &Path) -> Option<&'static str> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    const OTHERS: u32 = 0o007;
+    const GROUP: u32 = 0o070;
+    const GROUP_READ: u32 = 0o040;
+    let facts = std::fs::metadata(path).ok()?;
+    let mode = facts.permissions().mode();
+    let group = mode & GROUP;
+    if mode & OTHERS != 0 {
+        Some("everyone on this machine")
+    } else if group == 0 || group == GROUP_READ && facts.uid() == 0 {
+        None
+    } else {
+        Some("its group")
+    }
 }
 
 #[cfg(not(unix))]
-fn readable_by_all(_: &Path) -> bool {
-    false
+fn exposed_to(_: &Path) -> Option<&'static str> {
+    None
 }

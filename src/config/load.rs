@@ -11,6 +11,7 @@ use super::files::{self, FileUse};
 use super::proxy::ProxyConfiguration;
 use super::read_traffic::{PlacedRule, ReadPolicy};
 use super::section::{Field, Reader, Section};
+use super::separation;
 use super::source::{Place, Source};
 use super::traffic::{DEFAULT_POLICY_YAML, DefaultRules, TrafficPolicy};
 use super::{read_proxy, read_traffic, yaml};
@@ -93,6 +94,7 @@ pub fn load_with(paths: &[PathBuf], checks: FileChecks) -> Result<Loaded, Diagno
     if checks == FileChecks::On {
         let found = files::check(&all.files);
         all.found.extend(found);
+        all.found.extend(separation::check(&all.files));
     }
     all.finish(paths)
 }

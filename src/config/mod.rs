@@ -5,21 +5,25 @@
 //! everything, or reports every mistake at once, each with its place and what to try. Defaults live in the types.
 //!
 //! From text to types: `yaml` gives a tree with places, `section` reads it and collects mistakes, `read_proxy` and
-//! `read_traffic` know the keys, `analyze` judges rules, `files` looks at the files that are named.
+//! `read_traffic` know the keys, `analyze` judges rules, `files` looks at the files that are named,
+//! and `separation` at which CA has signed what.
 //!
-//! Left out: behaviour, and the contents of certificates and keys.
+//! Left out: behaviour, and the other contents of certificates and keys.
 
 mod analyze;
+mod authentication;
 mod diagnostic;
 mod files;
 mod load;
 mod proxy;
 mod quantity;
+mod read_authentication;
 mod read_overload;
 mod read_proxy;
 mod read_traffic;
 mod render;
 mod section;
+mod separation;
 mod source;
 mod traffic;
 mod yaml;
@@ -27,6 +31,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use authentication::*;
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
 pub use load::{API_VERSION, Document, DocumentKind, FileChecks, Loaded, default_policy, load, load_with};
 pub use proxy::*;

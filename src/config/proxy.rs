@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::authentication::{Anonymous, JwtProvider, TokenReview};
+
 /// One proxy's plumbing. All of it needs a restart unless a field says *hot*.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyConfiguration {
@@ -53,7 +55,7 @@ pub struct Listener {
 /// A serving certificate and its protocol floor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
-    /// PEM chain, leaf first. Usually kube-apiserver's own, so that every name clients use is in it.
+    /// PEM chain, leaf first. Usually kube-apiserver's own, so that every name clients use is in it. *Hot*, with its key.
     pub cert_file: PathBuf,
     /// PEM private key of the leaf.
     pub key_file: PathBuf,
@@ -61,7 +63,7 @@ pub struct ServerTls {
     pub min_version: TlsVersion,
 }
 
-/// A certificate and its key.
+/// A certificate and its key. *Hot*.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// PEM chain, leaf first.
@@ -156,13 +158,23 @@ pub struct Authentication {
     pub client_certificate: Option<ClientCertificate>,
     /// Service-account tokens.
     pub service_account_token: Option<ServiceAccountToken>,
+    /// OIDC tokens.
+    pub jwt: Vec<JwtProvider>,
+    /// Tokens that only kube-apiserver can judge. Absent: nobody is asked.
+    pub token_review: Option<TokenReview>,
+    /// Callers without a credential.
+    pub anonymous: Anonymous,
 }
 
 /// Verify client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// PEM bundle of the CAs that sign clients: kube-apiserver's `--client-ca-file`.
+    /// PEM bundle of the CAs that sign clients: kube-apiserver's `--client-ca-file`. *Hot*; during a rotation it holds
+    /// both.
     pub ca_file: PathBuf,
+    /// Certificates that no longer count here, one a line: SHA-256 fingerprint or serial number, in hexadecimal digits.
+    /// *Hot*. At most 10,000.
+    pub deny_file: Option<PathBuf>,
 }
 
 /// Verify service-account tokens with local keys. At least one of the two kinds of key source is needed.
@@ -172,7 +184,7 @@ pub struct ServiceAccountToken {
     pub issuers: Vec<String>,
     /// Accepted `aud` values. Default: the issuers, as kube-apiserver's `--api-audiences` defaults.
     pub audiences: Vec<String>,
-    /// PEM public keys: kube-apiserver's `--service-account-key-file`.
+    /// PEM public keys: kube-apiserver's `--service-account-key-file`. *Hot*, as is the next.
     pub public_key_files: Vec<PathBuf>,
     /// A JWK set, for example a saved `/openid/v1/jwks`.
     pub jwks_file: Option<PathBuf>,
@@ -279,6 +291,7 @@ pub struct BreakGlass {
     /// The certificate that operators see. TLS 1.2 and later: the lane must not fail over an old laptop.
     pub tls: CertificateFiles,
     /// PEM bundle of the CA that signs break-glass certificates. Not the cluster's client CA: then every kubelet could enter.
+    /// *Hot*.
     pub client_ca_file: PathBuf,
     /// A certificate needs one of these in its O. Default `spillway:break-glass`, 1 to 16.
     pub groups: Vec<String>,

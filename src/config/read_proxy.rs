@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::authentication::Anonymous;
 use super::diagnostic::{Code, Diagnostic};
 use super::files::Content;
 use super::proxy::*;
+use super::read_authentication;
 use super::section::{Field, Section};
 
 /// Range of the phases of a connection: shorter breaks slow links, longer is no protection.
@@ -115,6 +117,15 @@ fn check_trust(read: &ProxyConfiguration, section: &mut Section<'_>) {
             )
         });
     }
+    if read.authentication.token_review.is_some()
+        && read.upstreams.forward_identity.front_proxy.is_none()
+        && let Some(field) = section.field("authentication")
+    {
+        let message =
+            "tokens are to be reviewed, but spillway cannot say who it is when it asks kube-apiserver";
+        let label = "`tokenReview` needs `upstreams.forwardIdentity.frontProxy`";
+        field.report(Code::ReviewWithoutFrontProxy, message, label);
+    }
     if read.authentication.service_account_token.is_none() {
         section.report(
             Diagnostic::new(Code::TokensUnverified, "service-account tokens are not verified: every pod ranks as unknown")
@@ -210,15 +221,20 @@ fn timeouts(section: &mut Section<'_>) -> Option<Timeouts> {
 }
 
 fn authentication(section: &mut Section<'_>) -> Option<Authentication> {
-    Some(Authentication {
-        client_certificate: section.maybe("clientCertificate", |field| {
-            field.section(|section| {
-                let ca_file = section.need("caFile", |field| field.file(Content::Certificates))?;
-                Some(ClientCertificate { ca_file })
-            })
-        }),
-        service_account_token: section.maybe("serviceAccountToken", |field| service_account_token(&field)),
-    })
+    let client_certificate = section.maybe("clientCertificate", |field| {
+        field.section(|section| {
+            let ca_file = section.need("caFile", |field| field.file(Content::Certificates));
+            let deny_file = section.maybe("denyFile", |field| field.file(Content::Lines));
+            Some(ClientCertificate { ca_file: ca_file?, deny_file })
+        })
+    });
+    let service_account_token = section.maybe("serviceAccountToken", |field| service_account_token(&field));
+    let issuers = service_account_token.as_ref().map_or(&[][..], |tokens| tokens.issuers.as_slice());
+    let jwt = section.or("jwt", vec![], |field| read_authentication::jwt(field, issuers));
+    let token_review = section.maybe("tokenReview", |field| field.section(read_authentication::token_review));
+    let anonymous =
+        section.or("anonymous", Anonymous::default(), |field| field.section(read_authentication::anonymous));
+    Some(Authentication { client_certificate, service_account_token, jwt, token_review, anonymous })
 }
 
 fn service_account_token(field: &Field<'_>) -> Option<ServiceAccountToken> {

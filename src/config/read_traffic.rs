@@ -265,9 +265,11 @@ fn check_paths(matches: &Match, section: &mut Section<'_>) {
 }
 
 /// The credentials that a rule can ask for; the break-glass one never meets a rule.
-const CREDENTIALS: [(&str, Credential); 4] = [
+const CREDENTIALS: [(&str, Credential); 6] = [
     ("Certificate", Credential::Certificate),
     ("ServiceAccountToken", Credential::ServiceAccountToken),
+    ("OidcToken", Credential::OidcToken),
+    ("ReviewedToken", Credential::ReviewedToken),
     ("UnverifiedToken", Credential::UnverifiedToken),
     ("Anonymous", Credential::Anonymous),
 ];

@@ -20,7 +20,7 @@ fn findings(path: &Path) -> Diagnostics {
         Ok(loaded) => loaded.warnings,
         Err(found) => found,
     };
-    found.0.retain(|found| found.code != Code::KeyReadableByAll);
+    found.0.retain(|found| found.code != Code::KeyExposed);
     found
 }
 
@@ -49,7 +49,7 @@ fn every_code_has_a_golden_text() {
     let mut seen: BTreeSet<_> =
         golden_inputs().iter().flat_map(|path| findings(path).0).map(|found| found.code).collect();
     // These need files that a repository cannot hold; tests below make them.
-    seen.extend([Code::KeyReadableByAll, Code::FileTooLarge]);
+    seen.extend([Code::KeyExposed, Code::FileTooLarge, Code::FrontProxyOfClientCa]);
     let missing: Vec<_> = Code::ALL.iter().filter(|code| !seen.contains(code)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
@@ -182,7 +182,7 @@ fn too_many_rules_and_too_large_files_are_refused() {
 
 #[cfg(unix)]
 #[test]
-fn a_key_that_everyone_may_read_is_a_warning() {
+fn a_key_that_others_may_read_is_refused_with_the_fix() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(Path::new(GOLDEN).join("every-section.yaml")).unwrap();
@@ -191,7 +191,7 @@ fn a_key_that_everyone_may_read_is_a_warning() {
             .unwrap();
     };
     std::fs::create_dir(folder.path().join("files")).unwrap();
-    ["tls.crt", "tls.key", "ca.crt", "break-glass-ca.crt", "sa.pub"].into_iter().for_each(copy);
+    ["tls.crt", "tls.key", "ca.crt", "break-glass-ca.crt", "sa.pub", "jwks.json"].into_iter().for_each(copy);
     let config = folder.path().join("spillway.yaml");
     // Without the unknown keys the file is a valid one.
     let text =
@@ -199,14 +199,82 @@ fn a_key_that_everyone_may_read_is_a_warning() {
     std::fs::write(&config, text.replace("x: 1, ", "").replace("{ x: 1 }", "{}").replace("- x: 1\n   ", "-"))
         .unwrap();
     let key = folder.path().join("files/tls.key");
-    let warnings = |mode| {
+    let found = |mode| {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
-        load(std::slice::from_ref(&config)).unwrap().warnings.0
+        match load(std::slice::from_ref(&config)) {
+            Ok(loaded) => loaded.warnings.0,
+            Err(found) => found.0,
+        }
     };
-    assert_eq!(warnings(0o600), []);
-    let found = warnings(0o644);
-    assert!(found.iter().all(|found| found.code == Code::KeyReadableByAll));
-    assert!(!found.is_empty());
+    // Tests may not run as root, whose group may be given a key to read.
+    let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&key).unwrap()) == 0;
+    for (mode, allowed) in
+        [(0o600, true), (0o400, true), (0o640, root), (0o660, false), (0o644, false), (0o602, false)]
+    {
+        let found = found(mode);
+        assert_eq!(found.is_empty(), allowed, "{mode:o}: {found:?}");
+        assert!(found.iter().all(|found| found.code == Code::KeyExposed), "{mode:o}: {found:?}");
+        let help = format!("chmod 0600 {}", key.display());
+        assert!(found.iter().all(|found| found.help.as_ref().is_some_and(|text| text.starts_with(&help))));
+    }
+}
+
+/// Certificates of two authorities, of which the first signs clients.
+fn signed(folder: &Path) -> impl Fn(&str, &str) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(folder.join(format!("{name}.crt")), issuer.pem()).unwrap();
+        issuer
+    };
+    let authorities = [authority("clients"), authority("proxies")];
+    let folder = folder.to_owned();
+    move |file, by| {
+        let issuer = &authorities[usize::from(by == "proxies")];
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(folder.join(format!("{file}.crt")), params.signed_by(&key, issuer).unwrap().pem())
+            .unwrap();
+        let path = folder.join(format!("{file}.key"));
+        std::fs::write(&path, key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn b12_a_front_proxy_of_the_client_ca_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let sign = signed(folder.path());
+    sign("serving", "clients");
+    let config = folder.path().join("spillway.yaml");
+    let text = "apiVersion: config.spillway.dev/v1alpha1\nkind: ProxyConfiguration\n\
+        listeners: [{ name: main, address: 10.0.0.11:6443, tls: { certFile: serving.crt, keyFile: serving.key } }]\n\
+        authentication: { clientCertificate: { caFile: clients.crt } }\n\
+        upstreams:\n  servers: [{ name: local, url: https://127.0.0.1:6443 }]\n  tls: { caFile: clients.crt }\n\
+        \x20 forwardIdentity: { frontProxy: { certFile: front.crt, keyFile: front.key } }\n\
+        breakGlass: { address: 10.0.0.11:6444, clientCAFile: GLASS.crt, tls: { certFile: serving.crt, keyFile: serving.key } }\n";
+    let errors = |front: &str, glass: &str| {
+        sign("front", front);
+        std::fs::write(&config, text.replace("GLASS", glass)).unwrap();
+        let found = match load(std::slice::from_ref(&config)) {
+            Ok(_) => Diagnostics::default(),
+            Err(found) => found,
+        };
+        let errors = found.0.into_iter().filter(|found| found.severity() == Severity::Error);
+        errors.map(|found| (found.code, found.place.unwrap().line)).collect::<Vec<_>>()
+    };
+    let glass = rcgen::generate_simple_self_signed(vec!["glass".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("glass.crt"), glass.cert.pem()).unwrap();
+    assert_eq!(errors("proxies", "glass"), []);
+    assert_eq!(errors("clients", "glass"), [(Code::FrontProxyOfClientCa, 8)]);
+    assert_eq!(errors("proxies", "proxies"), [(Code::FrontProxyOfClientCa, 8)], "nor of the break-glass CA");
+    // The same CA under another file name.
+    std::fs::copy(folder.path().join("clients.crt"), folder.path().join("copy.crt")).unwrap();
+    assert_eq!(errors("proxies", "copy"), [(Code::BreakGlassClientCa, 9)]);
 }
 
 #[test]

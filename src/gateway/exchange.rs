@@ -37,6 +37,8 @@ pub(super) struct Exchange {
     /// The policy that was in force, and what in it chose the lane.
     pub(super) rule: Option<(Arc<Policy>, RuleIndex)>,
     pub(super) queued: Duration,
+    /// How long kube-apiserver was asked about its token.
+    pub(super) reviewed: Duration,
     pub(super) upstream: Duration,
     /// When the apiserver's head arrived.
     pub(super) answered: Option<Instant>,
@@ -58,6 +60,7 @@ impl Exchange {
             lane: Lane::Unknown,
             rule: None,
             queued: Duration::ZERO,
+            reviewed: Duration::ZERO,
             upstream: Duration::ZERO,
             answered: None,
             answerer: Answerer::Upstream,

@@ -62,7 +62,8 @@ impl Path {
             }
         };
         let sent = clock::now();
-        self.shared.metrics.overhead(sent.since(exchange.arrived).saturating_sub(exchange.queued));
+        let waited = exchange.queued + exchange.reviewed;
+        self.shared.metrics.overhead(sent.since(exchange.arrived).saturating_sub(waited));
         let route = Route { lane: exchange.lane, via: resolved.via, traffic };
         let mut reset = turn.take_reset();
         let answered = tokio::select! {

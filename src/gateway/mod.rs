@@ -11,6 +11,8 @@ mod exchange;
 mod forward;
 mod gate;
 mod headers;
+#[doc(hidden)]
+pub mod hygiene;
 mod levers;
 mod mark;
 mod meaning;
@@ -36,7 +38,7 @@ use self::exchange::Exchange;
 use self::headers::Wishes;
 use self::levers::PenaltyTurn;
 use self::resolved::Resolved;
-use crate::authn::{Authenticator, Caller};
+use crate::authn::{self, Authenticator, Caller, Judgement};
 use crate::clock;
 use crate::flow::{Arrival, Encoding, Key, Kind, Reason};
 use crate::policy::{Class, Hints, Policy};
@@ -107,7 +109,7 @@ impl Gateway {
 impl Path {
     async fn serve(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
         let mut exchange = Exchange::new(connection, &request);
-        let response = match self.prepare(&mut exchange, &mut request) {
+        let response = match self.prepare(&mut exchange, &mut request).await {
             Ok((mut understood, resolved)) => match self.contain(&mut exchange, &mut understood) {
                 Ok(penalty) => self.decide(&mut exchange, request, &resolved, &understood, penalty).await,
                 Err(response) => response,
@@ -143,8 +145,8 @@ impl Path {
         }
     }
 
-    /// Everything that needs no waiting: clean, authenticate, understand, classify.
-    fn prepare(
+    /// Everything before the decision: clean, authenticate, understand, classify.
+    async fn prepare(
         &self,
         exchange: &mut Exchange,
         request: &mut Request<Incoming>,
@@ -157,16 +159,29 @@ impl Path {
             reason: Reason::Unauthenticated,
             response: refuse::unauthorized(&exchange.audit_id),
         };
+        let refused = |exchange: &Exchange, refused: &authn::Refused| match refused.status() {
+            StatusCode::UNAUTHORIZED => unauthorized(exchange),
+            _ => malformed(exchange, &refused.to_string()),
+        };
         let wishes = headers::clean_request(request.headers_mut())
             .map_err(|error| malformed(exchange, &error.to_string()))?;
-        let caller = self
-            .shared
-            .authenticator
-            .caller(&exchange.connection.certificate, request.headers(), clock::wall())
-            .map_err(|refused| match refused.status() {
-                StatusCode::UNAUTHORIZED => unauthorized(exchange),
-                _ => malformed(exchange, &refused.to_string()),
-            })?;
+        let authenticator = &self.shared.authenticator;
+        let judged = authenticator.judge(&exchange.connection.certificate, request.headers(), clock::wall());
+        let caller = match judged.map_err(|error| refused(exchange, &error))? {
+            Judgement::Caller(caller) => caller,
+            // Boxed, because hardly any request waits for a verdict and all would carry its size.
+            pending @ Judgement::Pending(..) => {
+                let begun = clock::now();
+                let caller = Box::pin(pending.settled()).await;
+                exchange.reviewed = clock::now().since(begun);
+                caller
+            }
+        };
+        if let Ok(path) = DecodedPath::new(request.uri().path()) {
+            authenticator
+                .admit_anonymous(&caller, path.as_str())
+                .map_err(|error| refused(exchange, &error))?;
+        }
         let policy = self.shared.policy.load_full();
         let resolved = resolved::of(&caller, &policy).map_err(|_| unauthorized(exchange))?;
         let understood = self.understand(&policy, &caller, &resolved, request, wishes);
@@ -195,6 +210,10 @@ impl Path {
     ) -> Result<Understood, &'static str> {
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not a Kubernetes request; kubectl port-forward uses pods/portforward");
+        }
+        // `GET example.com`: a name and no path, which Go's server refuses too.
+        if !request.uri().path().starts_with('/') && request.uri().path() != "*" {
+            return Err("the request target is not a path");
         }
         let path =
             DecodedPath::new(request.uri().path()).map_err(|_| "the path has a malformed percent escape")?;

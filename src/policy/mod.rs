@@ -5,7 +5,8 @@
 //! are looked at. Four things hold whatever the rules say:
 //!
 //! - a caller with a break-glass credential is in the break-glass lane, and nobody else can be;
-//! - a rule that lifts above `unknown` fits verified callers only ([`crate::identity::Credential::is_verified`]);
+//! - a rule that lifts above `unknown` fits verified callers only ([`crate::identity::Credential::is_verified`]), and one
+//!   that lifts to `node-health` only those whose proof needed nobody else;
 //! - what the client merely claims can only lower: rules that look at the user agent carry `onlyLower`, a request
 //!   that impersonates ranks by its real caller and never above `operators`, and an odd path is `unknown` at most;
 //! - health probes are exempt for everyone.
@@ -122,9 +123,13 @@ impl Policy {
     /// The rules whose *who* fits `identity`. An unverified caller never gets one that promotes.
     #[must_use]
     pub fn subjects(&self, identity: &Identity) -> RuleSet {
-        let verified = identity.credential.is_verified();
+        let credential = identity.credential;
+        let lifts = |rule: &Rule| match rule.lane {
+            Lane::NodeHealth => credential.is_verified_here(),
+            _ => credential.is_verified(),
+        };
         RuleSet::of(&self.rules, |rule| {
-            (verified || !rule.promotes()) && rule.matches.fits_identity(identity)
+            (!rule.promotes() || lifts(rule)) && rule.matches.fits_identity(identity)
         })
     }
 

@@ -32,7 +32,8 @@ impl<'a> DecodedPath<'a> {
         if !raw.contains('%') {
             return Ok(Self(Cow::Borrowed(raw)));
         }
-        unescape(raw, b'+').map(|path| Self(Cow::Owned(path))).ok_or(BadEscape)
+        let bytes = unescape(raw.as_bytes(), b'+').ok_or(BadEscape)?;
+        Ok(Self(Cow::Owned(text(Cow::Owned(bytes)).into_owned())))
     }
 
     /// The decoded text.
@@ -43,10 +44,10 @@ impl<'a> DecodedPath<'a> {
 }
 
 /// Undoes percent escapes and writes `plus` for each `+`. `None` on a bad escape.
-pub(super) fn unescape(raw: &str, plus: u8) -> Option<String> {
+pub(super) fn unescape(raw: &[u8], plus: u8) -> Option<Vec<u8>> {
     let digit =
         |byte: Option<&u8>| char::from(*byte?).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    let mut bytes = raw.as_bytes().iter();
+    let mut bytes = raw.iter();
     let mut decoded = Vec::with_capacity(raw.len());
     while let Some(byte) = bytes.next() {
         decoded.push(match byte {
@@ -55,8 +56,16 @@ pub(super) fn unescape(raw: &str, plus: u8) -> Option<String> {
             other => *other,
         });
     }
-    Some(
-        String::from_utf8(decoded)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-    )
+    Some(decoded)
+}
+
+/// The bytes as text; what is not UTF-8 becomes U+FFFD.
+pub(super) fn text(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
+    match bytes {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => Cow::Owned(
+            String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        ),
+    }
 }

@@ -109,6 +109,14 @@ GET /api/v1/pods?fieldSelector=metadata.name= -> list . v1 . pods . .
 GET /api/v1/namespaces/n/finalize/x -> get . v1 n namespaces finalize n
 get /api/v1/pods -> . . v1 . pods . .
 TRACE / -> path other
+get /healthz -> path get
+WATCH /healthz -> path watch
+PROXY /api -> path proxy
+GET /api/v1/pods?watch=fal%C5%BFe -> list . v1 . pods . .
+GET /api/v1/pods?watch=fal%C5%BFe&limit=x -> watch . v1 . pods . .
+GET /api/v1/pods?fieldSelector=metadata.name=a&labelSelector=b+in+(c,,d) -> list . v1 . pods . a
+GET /api/v1/pods?fieldSelector=metadata.name=a&labelSelector=b+in+(c,,) -> list . v1 . pods . .
+GET /api/v1/pods?fieldSelector=metadata.name=a&labelSelector=b,,c -> list . v1 . pods . .
 ";
 
 fn with<R>(method: &str, target: &str, check: impl FnOnce(Result<RequestInfo<'_>, BadPath>) -> R) -> R {
@@ -274,7 +282,80 @@ fn the_query_says_what_a_list_costs() {
     assert_eq!(selector("resourceVersion="), Selector::None);
 }
 
+/// Whether they are read depends on the version of Go behind us, so they may not lift and not narrow down.
+#[test]
+fn a_query_of_more_parameters_than_go_reads_is_a_list_of_everything_and_odd() {
+    let name = "watch=1&fieldSelector=metadata.name=n1&limit=1";
+    for (more, odd) in [(9_997, false), (9_998, true)] {
+        get(&format!("/api/v1/nodes?{name}{}", "&".repeat(more)), |info| {
+            assert_eq!(info.odd, odd, "{more}");
+            assert_eq!(info.scope() == Scope::Cluster, odd, "{more}");
+            assert_eq!(info.verb == Verb::List && info.is_unpaged(), odd, "{more}");
+        });
+        get(&format!("/healthz?{name}{}", "&".repeat(more)), |info| assert!(!info.odd));
+    }
+}
+
+#[test]
+fn a_legacy_watch_of_one_object_takes_options_too() {
+    get("/api/v1/watch/namespaces/n/pods/p?resourceVersion=7", |info| {
+        assert_eq!(info.query.resource_version, ResourceVersion::Exact);
+        assert_eq!((info.scope(), &*info.name), (Scope::Object, "p"));
+    });
+    get("/api/v1/watch/pods/p?fieldSelector=metadata.name=q", |info| assert_eq!(info.scope(), Scope::Object));
+}
+
+/// The text with a `%XX` for every byte whose turn it is.
+fn spelt(text: &str, turns: &[bool]) -> String {
+    let turns = turns.iter().chain(std::iter::repeat(&false));
+    let spelt = text.bytes().zip(turns).map(|(byte, escape)| match byte {
+        // Slashes too; what only ends the path, or is an escape already, stays.
+        b'%' | b'?' => char::from(byte).to_string(),
+        _ if *escape || !byte.is_ascii() => format!("%{byte:02X}"),
+        _ => char::from(byte).to_string(),
+    });
+    spelt.collect()
+}
+
 proptest! {
+    #[test]
+    fn a_path_is_the_same_however_it_is_escaped(
+        path in "/(api|apis|apps|v1|watch|namespaces|shop|status|pods|/|\\.\\.|é|x|;){1,12}",
+        turns in proptest::collection::vec(any::<bool>(), 0..40),
+    ) {
+        let (plain, other) = (spelt(&path, &[]), spelt(&path, &turns));
+        let (plain, other) = (DecodedPath::new(&plain).unwrap(), DecodedPath::new(&other).unwrap());
+        prop_assert_eq!(RequestInfo::new("GET", &plain, None), RequestInfo::new("GET", &other, None));
+    }
+
+    #[test]
+    fn a_query_is_the_same_however_it_is_escaped_and_first_values_count(
+        pairs in proptest::collection::vec(
+            ("(watch|limit|fieldSelector|labelSelector|resourceVersion|continue)", "(1|0|false|500|x|metadata\\.name=a|a,b||é)"),
+            1..5,
+        ),
+        turns in proptest::collection::vec(any::<bool>(), 0..40),
+        others in proptest::collection::vec("(watch=0|limit=7|x;watch=1|fieldSelector=metadata\\.name=z)", 0..3),
+    ) {
+        let path = DecodedPath::new("/api/v1/pods").unwrap();
+        let read = |query: &str| {
+            RequestInfo::new("GET", &path, Some(query)).map(|info| (info.verb, info.query, info.name.into_owned()))
+        };
+        let query = |turns: &[bool]| {
+            let pairs = pairs.iter().map(|(key, value)| format!("{}={}", spelt(key, turns), spelt(value, turns)));
+            pairs.collect::<Vec<_>>().join("&")
+        };
+        let plain = query(&[]);
+        prop_assert_eq!(read(&plain), read(&query(&turns)));
+        // Keys that came before are decided; pairs with a semicolon never were any.
+        let keys: Vec<_> = pairs.iter().map(|(key, _)| key.as_str()).collect();
+        let late = others.iter().filter(|other| {
+            other.contains(';') || other.split('=').next().is_some_and(|key| keys.contains(&key))
+        });
+        let more: Vec<_> = std::iter::once(plain.as_str()).chain(late.map(String::as_str)).collect();
+        prop_assert_eq!(read(&plain), read(&more.join("&")));
+    }
+
     #[test]
     fn no_bytes_make_it_panic(method in "\\PC{0,8}", path in "\\PC{0,64}", query in proptest::option::of("\\PC{0,64}")) {
         if let Ok(path) = DecodedPath::new(&path) {

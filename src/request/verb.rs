@@ -17,7 +17,7 @@ pub enum Verb {
     DeleteCollection,
     /// The legacy path prefix.
     Proxy,
-    /// Of plain paths only, as the next three.
+    /// Of plain paths only, as the next three: the methods that are no verbs.
     Post,
     Put,
     Head,
@@ -82,17 +82,16 @@ impl Verb {
         }
     }
 
-    /// The verb of `method` on a plain path.
+    /// The verb of `method` on a plain path: the method in lower case, so an invented method can spell any verb, and
+    /// kube-apiserver then treats the request as that verb (`WATCH /x` has no deadline there).
     pub(super) fn of_path(method: &str) -> Self {
         match method {
             "GET" => Self::Get,
-            "HEAD" => Self::Head,
             "POST" => Self::Post,
-            "PUT" => Self::Put,
-            "PATCH" => Self::Patch,
-            "DELETE" => Self::Delete,
-            "OPTIONS" => Self::Options,
-            _ => Self::Other,
+            _ => {
+                let spelt = |verb: &Self| verb.as_str().eq_ignore_ascii_case(method);
+                Self::ALL.into_iter().find(spelt).unwrap_or(Self::Other)
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::authn::{ClientAuthority, Material, PeerCertificate};
+use crate::authn::{ClientAuthority, Material, Verdict};
 use crate::identity::Credential;
 
 /// Longer than anything takes; a test that reaches it has failed.
@@ -135,10 +135,11 @@ impl Handler for Echo {
 }
 
 fn who(connection: &Connection) -> String {
-    let user = match &connection.certificate {
-        PeerCertificate::None => "nobody",
-        PeerCertificate::Verified { caller, .. } => &caller.identity.user,
-        PeerCertificate::Unverifiable { .. } => "unverifiable",
+    let verdict = connection.certificate.verdict(crate::clock::wall());
+    let user = match &verdict {
+        Verdict::Nothing => "nobody",
+        Verdict::Verified(caller) => &caller.identity.user,
+        Verdict::Unverifiable(_) => "unverifiable",
     };
     format!("{:?} {user}", connection.protocol)
 }

@@ -87,6 +87,7 @@ impl Answered<'_> {
             rule = self.rule,
             decision,
             reason,
+            upstreamLatency = format_args!("{:.1}ms", self.upstream.as_secs_f64() * 1e3),
             queueWait = format_args!("{:.1}ms", self.queued.as_secs_f64() * 1e3),
             "HTTP"
         );

@@ -4,13 +4,14 @@
 //! kube-apiserver (request duration) and of APF (queue wait), so that both can be drawn in one panel.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
     Registry, TextEncoder,
 };
 
+use super::credentials::Credentials;
 use super::levers::{LeverGauges, Levers};
 use super::overload::{GateGauges, Overload, raise};
 use super::{Answered, Answerer};
@@ -97,6 +98,7 @@ pub struct Metrics {
     gauges: Gauges,
     overload: Overload,
     levers: Levers,
+    credentials: Credentials,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
 }
@@ -165,6 +167,7 @@ impl Metrics {
             gauges: Gauges::register(&register)?,
             overload: Overload::register(&register)?,
             levers: Levers::register(&register)?,
+            credentials: Credentials::register(&register)?,
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
                 "requests on the break-glass listener",
@@ -232,6 +235,21 @@ impl Metrics {
         self.connections.with_label_values(&[listener]).set(gauge(open));
     }
 
+    /// Counts a file that changed, or a key set that was fetched: `what` it is, and whether it could be used.
+    pub fn credential_reloaded(&self, what: &'static str, worked: bool) {
+        self.credentials.reloaded(what, worked);
+    }
+
+    /// Sets when a certificate ends. `certificate` comes from the configuration.
+    pub fn certificate_ends(&self, certificate: &str, end: SystemTime) {
+        self.credentials.ends(certificate, end);
+    }
+
+    /// Raises the counts of token reviews to these.
+    pub fn tokens_reviewed(&self, results: &[(&'static str, u64)]) {
+        self.credentials.reviewed(results);
+    }
+
     fn refused(&self, lane: Lane, reason: Reason) {
         self.shed.with_label_values(&[lane.as_str(), reason.as_str()]).inc();
     }
@@ -249,6 +267,11 @@ impl Metrics {
         self.gauges.set(scrape.flow, scrape.upstream);
         self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
         self.levers.set(scrape.levers);
+        self.registered()
+    }
+
+    /// The text of everything as it was counted, with gauges of the last scrape.
+    pub fn registered(&self) -> String {
         let mut text = Vec::new();
         // The encoder fails only when the writer does, and a Vec does not.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);

@@ -4,6 +4,7 @@
 //! metrics backend must not fall over in the very storm it is there to show. Names are listed in `docs/METRICS.md`.
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
+mod credentials;
 mod event;
 mod levers;
 mod log;

@@ -52,6 +52,8 @@ const HTTP1_BUFFER_BYTES: usize = 256 * 1024;
 /// One connection of a pool.
 pub(super) struct Connection {
     pub(super) protocol: Protocol,
+    /// Which client certificate it shows.
+    generation: u64,
     sender: Mutex<Sender>,
     in_flight: AtomicU32,
     limit: AtomicU32,
@@ -76,10 +78,11 @@ impl Connection {
         streams_max: u32,
         pool: Weak<Pool>,
     ) -> Result<Arc<Self>, UpstreamError> {
+        let generation = dialed.generation;
         match dialed.protocol {
             Protocol::Http1 => {
                 let (sender, driver) = http1_builder().handshake(dialed.io).await.map_err(not_opened)?;
-                let connection = Arc::new(Self::new(Protocol::Http1, Sender::Http1(sender)));
+                let connection = Arc::new(Self::new(Protocol::Http1, generation, Sender::Http1(sender)));
                 let watched = Arc::downgrade(&connection);
                 tokio::spawn(async move {
                     // Its requests learn the reason themselves; here only its end matters.
@@ -91,7 +94,7 @@ impl Connection {
             Protocol::Http2 => {
                 let builder = http2_builder();
                 let (sender, driver) = builder.handshake(dialed.io).await.map_err(not_opened)?;
-                let connection = Arc::new(Self::new(Protocol::Http2, Sender::Http2(sender)));
+                let connection = Arc::new(Self::new(Protocol::Http2, generation, Sender::Http2(sender)));
                 let watched = Arc::downgrade(&connection);
                 tokio::spawn(Box::pin(drive(driver, streams_max, pool, watched)));
                 Ok(connection)
@@ -99,9 +102,10 @@ impl Connection {
         }
     }
 
-    fn new(protocol: Protocol, sender: Sender) -> Self {
+    fn new(protocol: Protocol, generation: u64, sender: Sender) -> Self {
         Self {
             protocol,
+            generation,
             sender: Mutex::new(sender),
             in_flight: AtomicU32::new(0),
             limit: AtomicU32::new(1),
@@ -132,6 +136,11 @@ impl Connection {
 
     pub(super) fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Relaxed)
+    }
+
+    /// It shows another client certificate than the one in force.
+    pub(super) const fn is_outdated(&self, generation: u64) -> bool {
+        self.generation != generation
     }
 
     /// Unused HTTP/1.1 for longer than `limit`: the apiserver may be closing it at this very moment.

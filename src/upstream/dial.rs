@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::{Kind, UpstreamError};
+use super::rotation::Rotation;
 use super::settings::Settings;
 use super::stats::{OpenConnection, Stats, Via};
 use super::tls::{self, ALPN_H2, ALPN_HTTP1, TlsError};
@@ -52,6 +53,8 @@ pub(super) enum Offer {
 pub(super) struct Dialed {
     pub(super) io: Io,
     pub(super) protocol: Protocol,
+    /// See [`Dialer::generation`].
+    pub(super) generation: u64,
 }
 
 /// Opens connections for all pools of one shard.
@@ -61,6 +64,7 @@ pub(super) struct Dialer {
     timeout: Duration,
     bare: Configs,
     front_proxy: Option<Configs>,
+    rotation: Option<Rotation>,
     flusher: Arc<Flusher>,
     stats: Arc<Stats>,
 }
@@ -79,6 +83,14 @@ impl Configs {
             http1: Arc::new(tls::client_config(roots, identity, &[ALPN_HTTP1])?),
         })
     }
+
+    fn rotating(settings: &Settings, rotation: &Rotation) -> Result<Self, TlsError> {
+        let roots = tls::roots("the apiserver's CA bundle", &settings.roots_pem)?;
+        Ok(Self {
+            http2: Arc::new(tls::rotating_config(roots.clone(), rotation, &[ALPN_H2, ALPN_HTTP1])?),
+            http1: Arc::new(tls::rotating_config(roots, rotation, &[ALPN_HTTP1])?),
+        })
+    }
 }
 
 impl Dialer {
@@ -87,13 +99,18 @@ impl Dialer {
         flusher: Arc<Flusher>,
         stats: Arc<Stats>,
     ) -> Result<Self, TlsError> {
-        let front_proxy = settings.front_proxy.as_ref();
+        let front_proxy = match (&settings.rotation, &settings.front_proxy) {
+            (Some(rotation), _) => Some(Configs::rotating(settings, rotation)?),
+            (None, Some(identity)) => Some(Configs::new(settings, Some(identity))?),
+            (None, None) => None,
+        };
         Ok(Self {
             address: settings.address,
             server_name: settings.server_name.clone(),
             timeout: settings.connect_timeout,
             bare: Configs::new(settings, None)?,
-            front_proxy: front_proxy.map(|identity| Configs::new(settings, Some(identity))).transpose()?,
+            front_proxy,
+            rotation: settings.rotation.clone(),
             flusher,
             stats,
         })
@@ -102,6 +119,14 @@ impl Dialer {
     /// Fails when no connection with `via` can ever be opened.
     pub(super) fn check(&self, via: Via) -> Result<(), UpstreamError> {
         self.configs(via).map(|_| ())
+    }
+
+    /// Which of several client certificates a connection with `via` shows if it is opened now.
+    pub(super) fn generation(&self, via: Via) -> u64 {
+        match (via, &self.rotation) {
+            (Via::FrontProxy, Some(rotation)) => rotation.generation(),
+            _ => 0,
+        }
     }
 
     fn configs(&self, via: Via) -> Result<&Configs, UpstreamError> {
@@ -140,6 +165,8 @@ impl Dialer {
             Offer::Http2 => &configs.http2,
             Offer::Http1 => &configs.http1,
         };
+        // Before the handshake: if the certificate is replaced meanwhile, this connection counts as an old one.
+        let generation = self.generation(via);
         let handshake = async {
             let socket =
                 TcpStream::connect(self.address).await.map_err(|error| self.failed("connect to", error))?;
@@ -156,7 +183,7 @@ impl Dialer {
         let stream = stream?;
         let negotiated = stream.get_ref().1.alpn_protocol();
         let protocol = if negotiated == Some(ALPN_H2) { Protocol::Http2 } else { Protocol::Http1 };
-        Ok(Dialed { io: TokioIo::new(Deferred::new(stream, &self.flusher)), protocol })
+        Ok(Dialed { io: TokioIo::new(Deferred::new(stream, &self.flusher)), protocol, generation })
     }
 
     fn failed(&self, what: &str, error: io::Error) -> UpstreamError {

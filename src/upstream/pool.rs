@@ -163,9 +163,14 @@ impl Pool {
 
     /// The first connection with a free stream.
     fn place(self: &Arc<Self>, state: &mut State) -> Option<Arc<Slot>> {
+        let generation = self.dialer.generation(self.via);
         let mut index = 0;
         while let Some(connection) = state.open.get(index) {
-            if !connection.has_room() {
+            if connection.is_outdated(generation) {
+                // It ends with its last stream. Not counted as retired: that bound is against a peer that keeps closing,
+                // and would keep the watches of these connections from coming back on new ones.
+                state.open.remove(index);
+            } else if !connection.has_room() {
                 index += 1;
             } else if connection.is_stale(self.limits.http1_idle) {
                 state.open.remove(index);

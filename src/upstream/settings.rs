@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 
+use super::rotation::Rotation;
 use super::tls::ClientCertificate;
 use crate::policy::Lane;
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub roots_pem: Vec<u8>,
     /// The front-proxy client certificate; without it [`super::Via::FrontProxy`] is refused.
     pub front_proxy: Option<ClientCertificate>,
+    /// What is shown instead of [`Settings::front_proxy`], where that may be replaced.
+    pub rotation: Option<Rotation>,
     /// Who the probes are.
     pub probe: ProbeIdentity,
     /// Streams we put on one HTTP/2 connection at most; the apiserver's own limit applies when lower.
@@ -95,6 +98,7 @@ impl Settings {
             server_name,
             roots_pem,
             front_proxy: None,
+            rotation: None,
             probe: ProbeIdentity::default(),
             // Ten below the apiserver's default of 100: its count of a reset stream falls later than ours.
             streams_max: 90,

@@ -6,10 +6,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::rotation::Rotation;
 
 /// ALPN name of HTTP/2.
 pub const ALPN_H2: &[u8] = b"h2";
@@ -119,6 +122,18 @@ pub fn client_config(
         }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
+}
+
+/// As [`client_config`], with the certificate that `rotation` has at the time of each handshake.
+pub fn rotating_config(
+    roots: RootCertStore,
+    rotation: &Rotation,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, TlsError> {
+    let mut config = client_config(roots, None, alpn)?;
+    config.client_auth_cert_resolver = rotation.resolver();
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

@@ -105,6 +105,7 @@ impl Default for Setup {
 pub(crate) struct Apiserver {
     pub(crate) address: SocketAddr,
     pub(crate) settings: Settings,
+    authority: Authority,
     state: Arc<State>,
     stop: watch::Sender<bool>,
 }
@@ -135,7 +136,12 @@ impl Apiserver {
         let name = ServerName::try_from("kubernetes").expect("a valid name");
         let mut settings = Settings::new(address, name, authority.pem());
         settings.front_proxy = Some(authority.client("front-proxy-client"));
-        Self { address, settings, state, stop }
+        Self { address, settings, authority, state, stop }
+    }
+
+    /// One more client certificate that it accepts.
+    pub(crate) fn another_front_proxy(&self, name: &str) -> ClientCertificate {
+        self.authority.client(name)
     }
 
     /// All connections so far, oldest first.
@@ -376,6 +382,11 @@ async fn answer(request: Request<Incoming>, state: &State, in_flight: InFlight) 
                 state.gate.acquire().await.expect("never closed").forget();
             }
             Response::new(text("{}"))
+        }
+        // Answered, with an error, when there is a permit.
+        "/apis/authentication.k8s.io/v1/tokenreviews" => {
+            state.gate.acquire().await.expect("never closed").forget();
+            status(StatusCode::INTERNAL_SERVER_ERROR, "no verdict")
         }
         // The answer comes although nobody reads the request's body.
         "/early" => status(StatusCode::TOO_MANY_REQUESTS, "later"),

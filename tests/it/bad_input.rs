@@ -11,7 +11,7 @@
 use std::{
     env, fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -199,6 +199,35 @@ fn mistakes_in_the_configuration() {
     desk.refused("empty_configuration", &[]);
     fs::remove_file(desk.path("spillway.yaml")).unwrap();
     desk.refused("missing_configuration", &[]);
+}
+
+/// Rows B12 and "bad input": what would make every client an administrator, or every process a client.
+#[test]
+fn b12_circles_of_trust_that_touch_and_keys_that_others_may_read() {
+    if !needs_spillway() {
+        return;
+    }
+    let desk = Desk::new();
+    let pair = |name: &str| format!("certFile: pki/{name}.crt\n      keyFile: pki/{name}.key");
+    let cases = [
+        ("front_proxy_of_the_client_ca", pair("front-proxy-client"), pair("alice")),
+        ("front_proxy_of_the_break_glass_ca", pair("front-proxy-client"), pair("break-glass")),
+        (
+            "break_glass_of_the_client_ca",
+            "clientCAFile: pki/break-glass-ca.crt".to_owned(),
+            "clientCAFile: pki/copy.crt".to_owned(),
+        ),
+    ];
+    fs::copy(desk.path("pki/client-ca.crt"), desk.path("pki/copy.crt")).unwrap();
+    for (golden, from, to) in &cases {
+        desk.change(from, to);
+        desk.refused(golden, &[]);
+        assert_eq!(errors(golden), 1, "errors in {golden}.txt");
+    }
+    desk.write("spillway.yaml", GOOD);
+    fs::set_permissions(desk.path("pki/front-proxy-client.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    desk.refused("exposed_key", &[]);
+    assert_eq!(errors("exposed_key"), 1);
 }
 
 #[test]

@@ -6,15 +6,18 @@ use super::{mode::Mode, scene::Scene};
 
 pub(crate) const USAGE: &str =
     "usage: soak [--scenes \"NAME ...\"] [--modes \"direct spillway spillway-100ms\"] [--out DIR]
-            [--spillway FILE] [--calm S] [--storm S] [--after S] [--nodes N] [--pods N] [--agents N] [--list]
+            [--spillway FILE] [--calm S] [--storm S] [--after S] [--nodes N] [--pods N] [--agents N] [--lane N] [--list]
 
   --scenes     what to play; `all` is everything (default: list list-node watch)
-  --modes      direct: APF alone; spillway: default policy; spillway-100ms: objectives of 100 ms
+  --modes      direct: APF alone; apf-by-hand: APF with deploy/apf/culprit.yaml; spillway: default policy;
+               spillway-100ms: objectives of 100 ms
                (default: direct spillway)
   --out        where results.md, results.json and the time lines go (default target/soak)
   --spillway   the program under test (default: SPILLWAY_BIN, else the one beside this program)
   --calm, --storm, --after    seconds of each part (default 12, 40, 15; a scene may ask for a longer storm)
   --nodes, --pods, --agents   size of the rig (default 500, 5000, 500)
+  --lane       instead of scenes: N trials of an operator who has to get in, through the break-glass lane and through
+               the main listener, with each of seven adversities; writes lane.md and lane.json
   --list       says what the scenes are and ends";
 
 /// Seconds that are still a sensible part of a play.
@@ -23,6 +26,8 @@ const SECONDS_MAX: u64 = 600;
 const PODS_MAX: usize = 20_000;
 const NODES_MAX: usize = 1_000;
 const AGENTS_MAX: usize = 2_000;
+/// What the names of culprits have room for.
+const TRIALS_MAX: usize = 10_000;
 
 /// One invocation.
 pub(crate) struct Wish {
@@ -36,6 +41,8 @@ pub(crate) struct Wish {
     pub(crate) nodes: usize,
     pub(crate) pods: usize,
     pub(crate) agents: usize,
+    /// Trials of the break-glass lane, in place of scenes.
+    pub(crate) lane: Option<usize>,
 }
 
 /// Reads the arguments; nothing when only a list was asked for.
@@ -51,6 +58,7 @@ pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option
         nodes: 500,
         pods: 5_000,
         agents: 500,
+        lane: None,
     };
     while let Some(option) = arguments.next() {
         if option == "--list" {
@@ -68,6 +76,7 @@ pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option
             "--nodes" => wish.nodes = number(&option, &value, NODES_MAX)?,
             "--pods" => wish.pods = number(&option, &value, PODS_MAX)?,
             "--agents" => wish.agents = number(&option, &value, AGENTS_MAX)?,
+            "--lane" => wish.lane = Some(number(&option, &value, TRIALS_MAX)?),
             other => return Err(format!("{other}: not an option")),
         }
     }

@@ -10,6 +10,7 @@
 // It talks to a person, measures real time, and says what it expected by panicking, as the test bed does.
 #![allow(clippy::disallowed_methods, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
+mod adversity;
 mod agents;
 mod arguments;
 #[path = "../it/storm/client.rs"]
@@ -26,6 +27,7 @@ mod gauges;
 mod informers;
 mod journal;
 mod kubelets;
+mod lane;
 mod manners;
 mod measure;
 mod mode;
@@ -45,7 +47,6 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
 
 use arguments::{USAGE, Wish};
-use mode::Mode;
 use outcome::Outcome;
 use rig::{Flavour, Rig};
 use scene::{Event, Scene};
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn needs_spillway(wish: &Wish) -> bool {
-    wish.modes.iter().any(|mode| *mode != Mode::Direct)
+    wish.lane.is_some() || wish.modes.iter().any(|mode| !mode.is_direct())
 }
 
 fn play_all(wish: &Wish) -> ExitCode {
@@ -85,6 +86,9 @@ fn play_all(wish: &Wish) -> ExitCode {
     if let Err(why) = sched_setaffinity(None, &core) {
         eprintln!("two cores are needed, one for the servers and one for everybody else: {why}");
         return ExitCode::from(2);
+    }
+    if let Some(trials) = wish.lane {
+        return lane::play(wish, trials);
     }
     let (mut rig, mut runs, mut about): (Option<Rig>, Vec<Outcome>, String) =
         (None, Vec::new(), String::new());

@@ -5,6 +5,8 @@
 pub(crate) enum Mode {
     /// Nothing: API Priority and Fairness alone, at its defaults.
     Direct,
+    /// Nothing but APF, and an expert has contained exactly this culprit beforehand.
+    ApfByHand,
     /// spillway with its default policy, which names the operators' group.
     Spillway,
     /// The same, and single objects are to be answered within 100 ms.
@@ -12,11 +14,17 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    const ALL: [Self; 3] = [Self::Direct, Self::Spillway, Self::Spillway100ms];
+    const ALL: [Self; 4] = [Self::Direct, Self::ApfByHand, Self::Spillway, Self::Spillway100ms];
+
+    /// Whether clients talk to kube-apiserver itself.
+    pub(crate) const fn is_direct(self) -> bool {
+        matches!(self, Self::Direct | Self::ApfByHand)
+    }
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::ApfByHand => "apf-by-hand",
             Self::Spillway => "spillway",
             Self::Spillway100ms => "spillway-100ms",
         }
@@ -29,7 +37,7 @@ impl Mode {
     /// The text of a `TrafficPolicy`, where the built-in one does not do.
     pub(crate) const fn policy(self) -> Option<&'static str> {
         match self {
-            Self::Direct | Self::Spillway => None,
+            Self::Direct | Self::ApfByHand | Self::Spillway => None,
             Self::Spillway100ms => Some(
                 "apiVersion: config.spillway.dev/v1alpha1\nkind: TrafficPolicy\nname: soak\n\
                  overload: {objectives: {object: 100ms}}\n",
@@ -40,7 +48,7 @@ impl Mode {
     /// What a protected single object is promised, in seconds.
     pub(crate) const fn objective(self) -> f64 {
         match self {
-            Self::Direct | Self::Spillway => 0.25,
+            Self::Direct | Self::ApfByHand | Self::Spillway => 0.25,
             Self::Spillway100ms => 0.1,
         }
     }

@@ -126,6 +126,23 @@ pub(crate) fn large_secret(number: usize) -> Value {
     })
 }
 
+/// A DaemonSet that somebody has to delete.
+pub(crate) fn daemon_set(name: &str) -> Value {
+    let labels = json!({"app": name});
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "agent", "image": "registry.example/agent:v1"}]},
+            },
+        },
+    })
+}
+
 /// A service and its endpoints, for those who serve DNS.
 pub(crate) fn services(count: usize) -> String {
     (0..count)

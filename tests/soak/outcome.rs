@@ -128,7 +128,7 @@ pub(crate) fn of(scene: &Scene, mode: Mode, notes: &Notes, peak_mb: u64) -> Outc
         timeline: timeline::render(&samples, &beside),
         metrics: timeline::dump(&samples),
     };
-    if mode != Mode::Direct {
+    if !mode.is_direct() {
         outcome.missed = missed(&outcome, scene, mode);
     }
     outcome

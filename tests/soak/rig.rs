@@ -37,6 +37,20 @@ pub(crate) const SECRETS: usize = 100;
 const PODS_FROM: &str = "/registry/pods/crowd/crowd-";
 const PODS_TO: &str = "/registry/pods/crowd/crowd.";
 
+/// What an expert would have written; and the same names without anybody in them.
+const EXPERTS_APF: &str = include_str!("../../deploy/apf/culprit.yaml");
+const NOBODYS_APF: &str = "
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: FlowSchema
+metadata: {name: contained}
+spec: {matchingPrecedence: 100, priorityLevelConfiguration: {name: catch-all}, rules: []}
+---
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: FlowSchema
+metadata: {name: oncall}
+spec: {matchingPrecedence: 50, priorityLevelConfiguration: {name: exempt}, rules: []}
+";
+
 /// Set-ups of kube-apiserver that are not one another's continuation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flavour {
@@ -141,7 +155,8 @@ impl Rig {
 
     /// The way in for one run.
     pub(crate) fn open(&self, mode: Mode, binary: &Path) -> Entrance {
-        if mode == Mode::Direct {
+        self.cluster.apply(if mode == Mode::ApfByHand { EXPERTS_APF } else { NOBODYS_APF });
+        if mode.is_direct() {
             return Entrance { address: self.cluster.apiserver_addr(), front: None };
         }
         let front = self.cluster.start_front(binary, mode.policy(), |config| {
@@ -172,6 +187,12 @@ impl Rig {
 
     pub(crate) fn operator(&self, at: &Entrance) -> Who {
         self.who(at, &self.cluster.alice(), operator::AGENT)
+    }
+
+    /// Somebody whom no rule names.
+    pub(crate) fn unknown(&self, at: &Entrance) -> Who {
+        let pair = self.cluster.pki.client("inspector", "inspector", &["inspectors"]);
+        self.who(at, &Credential::Certificate(pair), agents::AGENT)
     }
 
     pub(crate) fn leaders(&self, at: &Entrance) -> Vec<(&'static str, Who)> {

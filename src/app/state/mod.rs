@@ -4,6 +4,7 @@
 //! that a crash leaves one whole file. A file that cannot be believed is set aside for somebody to look at, and the
 //! proxy starts cold: nothing about state may ever keep it from starting or from working.
 
+pub mod file;
 mod format;
 mod place;
 

@@ -145,7 +145,7 @@ fn keys_are_found_by_id_by_type_or_by_trying() {
 }
 
 #[test]
-fn a_public_key_is_not_a_shared_secret_and_no_signature_is_not_one() {
+fn b6_a_public_key_is_not_a_shared_secret_and_no_signature_is_not_one() {
     for secret in [rsa_spki(), pem("PUBLIC KEY", &rsa_spki()).into_bytes()] {
         for header in [json!({"alg": "HS256", "kid": id(&rsa_spki())}), json!({"alg": "HS256"})] {
             let message = message(&header, &claims());
@@ -229,14 +229,14 @@ fn a_published_key_set_serves_as_well_as_files() {
 fn a_token_is_judged_once_and_a_demoted_one_ranks_low_for_a_minute() {
     let keys = vec![Material::Bytes(pem("PUBLIC KEY", &rsa_spki()).into_bytes())];
     let service_accounts = Settings { keys, issuers: vec![ISSUER.to_owned()], audiences: Vec::new() };
-    let settings = crate::authn::Settings { client_ca: None, service_accounts: Some(service_accounts) };
+    let settings = crate::authn::Settings { service_accounts: Some(service_accounts), ..Default::default() };
     let authenticator = Authenticator::new(&settings).unwrap();
     let mut headers = http::HeaderMap::new();
     let value = format!("Bearer {}", rs256(&rsa_header(), &claims()));
     headers.insert(http::header::AUTHORIZATION, value.parse().unwrap());
     let caller = |seconds| {
         let at = now() + Duration::from_secs(seconds);
-        authenticator.caller(&PeerCertificate::None, &headers, at).unwrap()
+        authenticator.caller(&PeerCertificate::none(), &headers, at).unwrap()
     };
     let first = caller(0);
     assert_eq!((first.via, first.identity.credential), (Assert::Bearer, Credential::ServiceAccountToken));
@@ -254,8 +254,8 @@ fn unusable_keys_say_what_to_do() {
         let settings = Settings { keys, issuers: vec![ISSUER.to_owned()], audiences: Vec::new() };
         Verifier::new(&settings).err().unwrap().to_string()
     };
-    assert_eq!(text(""), "memory holds no public key for service-account tokens");
-    assert_eq!(text(r#"{"keys": []}"#), "memory holds no public key for service-account tokens");
+    assert_eq!(text(""), "memory holds no public key for tokens");
+    assert_eq!(text(r#"{"keys": []}"#), "memory holds no public key for tokens");
     let private = text(&pem("RSA PRIVATE KEY", b"x"));
     assert!(private.contains("openssl pkey -in memory -pubout"), "{private}");
     assert!(text(&pem("PUBLIC KEY", b"x")).contains("not a SubjectPublicKeyInfo"));

@@ -117,6 +117,18 @@ impl Pki {
         )
     }
 
+    /// The same with something odd about it.
+    pub(crate) fn odd_client(
+        &self,
+        file: &str,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
+        let mut params = params(name, &["odd"], ExtendedKeyUsagePurpose::ClientAuth);
+        change(&mut params);
+        issue(&self.directory, file, params, &self.client_ca)
+    }
+
     /// A kubelet's certificate.
     pub(crate) fn node(&self, node: &str) -> Pair {
         self.client(&format!("node-{node}"), &format!("system:node:{node}"), &["system:nodes"])
