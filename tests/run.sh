@@ -58,6 +58,7 @@ rules() {
 step "alerts and recording rules" rules
 step "programs of a real cluster (built once)" bash -c 'tests/cluster/build.sh > '"$log"'/bin && tests/cluster/request-info.sh'
 step "fuzz targets: format" bash -c 'cd fuzz && cargo fmt --check'
+step "h2spec (built once)" bash -c 'tests/h2spec/build.sh > '"$log"'/h2spec'
 export SPILLWAY_CLUSTER_BIN; SPILLWAY_CLUSTER_BIN=$(cat "$log/bin" 2>/dev/null || true)
 step "unit, documentation, tidy and integration tests" cargo test --locked
 step "documentation builds" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet

@@ -18,14 +18,14 @@ use super::lookout::Lookout;
 use super::reload::Watch;
 use super::state::{State, Writer};
 use super::status::status;
-use super::{ShardStats, StartError};
+use super::{ShardStats, StartError, Tallies};
 use crate::admin;
 use crate::authn::{Authenticator, Fetched, review};
 use crate::breakglass::Lane as BreakGlassLane;
 use crate::gateway::{Gate, Levers, Names};
 use crate::io::Flusher;
 use crate::policy::Lane;
-use crate::server::Server;
+use crate::server::{Abuse, Server};
 use crate::telemetry::{Metrics, Scrape, UpstreamGauges};
 use crate::upstream::{self, Pools, Probers, Route, Traffic, Via};
 
@@ -34,13 +34,14 @@ pub(super) struct Inside {
     pub(super) gate: Arc<Gate>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stats: ShardStats,
+    pub(super) tallies: Tallies,
     /// Where to write what the scheduler learns.
     pub(super) state: Option<State>,
     pub(super) names: Arc<Names>,
-    pub(super) levers: Arc<Levers>,
     pub(super) authenticator: Arc<Authenticator>,
     /// Files that may change.
     pub(super) watch: Watch,
+    pub(super) levers: Arc<Levers>,
 }
 
 /// What has to be ended.
@@ -196,8 +197,8 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
     let (gate, metrics, stats) =
         (Arc::clone(&inside.gate), Arc::clone(&inside.metrics), inside.stats.clone());
     let (seen, names) = (Arc::clone(&inside.gate), Arc::clone(&inside.names));
-    let (prober, levers) = (probers.livez.clone(), Arc::clone(&inside.levers));
-    let authenticator = Arc::clone(&inside.authenticator);
+    let (prober, tallies) = (probers.livez.clone(), inside.tallies.clone());
+    let (authenticator, levers) = (Arc::clone(&inside.authenticator), Arc::clone(&inside.levers));
     Arc::new(admin::Inside {
         metrics: Box::new(move || {
             let up = prober.latest().is_some_and(|reading| reading.is_up());
@@ -205,6 +206,7 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
             if let Some(results) = authenticator.reviewed() {
                 metrics.tokens_reviewed(&results);
             }
+            tell_abuses(&metrics, &tallies);
             metrics.render(&Scrape {
                 flow: &view.snapshot,
                 diagnosis: &view.diagnosis,
@@ -216,6 +218,16 @@ fn admin_view(inside: &Inside, probers: &Probers, ready: &Arc<AtomicBool>) -> Ar
         status: Box::new(move || status(&seen.view(), &names).to_string()),
         ready: Arc::clone(ready),
     })
+}
+
+fn tell_abuses(metrics: &Metrics, tallies: &Tallies) {
+    let tallies: Vec<_> = tallies.0.lock().iter().map(|tally| tally.snapshot()).collect();
+    for abuse in Abuse::ALL {
+        let total = tallies.iter().map(|tally| tally.abuses[abuse.index()]).sum();
+        metrics.abusive_connections(abuse.as_str(), total);
+    }
+    metrics.heads_refused("fields", tallies.iter().map(|tally| tally.too_many_fields).sum());
+    metrics.heads_refused("memory", tallies.iter().map(|tally| tally.heads_refused).sum());
 }
 
 fn gauges(up: bool, stats: &ShardStats) -> UpstreamGauges {

@@ -35,7 +35,8 @@ use crate::flow::{Ceiling, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
 use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
-    BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tls, TlsError,
+    BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tally, Tls,
+    TlsError,
 };
 use crate::telemetry::Metrics;
 use crate::units::Seats;
@@ -165,9 +166,9 @@ struct Prepared {
     upstream: upstream::Settings,
     gate: Arc<Gate>,
     state: Option<State>,
+    watch: reload::Watch,
     ready: Arc<AtomicBool>,
     keeper: Arc<Keeper>,
-    watch: reload::Watch,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -179,6 +180,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
     let stats = ShardStats::default();
+    let tallies = Tallies::default();
     let mut addresses = Addresses {
         listeners: prepared.listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect(),
         break_glass: prepared.break_glass.as_ref().map(BoundLane::address),
@@ -190,11 +192,12 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         gate: Arc::clone(&gate),
         metrics: Arc::clone(&prepared.shared.metrics),
         stats: stats.clone(),
+        tallies: tallies.clone(),
         state: prepared.state,
         names: Arc::clone(&prepared.shared.names),
-        levers: Arc::clone(&prepared.shared.levers),
         authenticator: Arc::clone(&prepared.shared.authenticator),
         watch: prepared.watch,
+        levers: Arc::clone(&prepared.shared.levers),
     };
     let mut control = Control::start(prepared.metrics, inside, &prepared.upstream, prepared.ready)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
@@ -202,15 +205,14 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         prepared.keeper.show_break_glass(Arc::clone(&reserve));
         let entrance = Entrance::BreakGlass(reserve);
         let factory = factory(&prepared.shared, entrance, &prepared.upstream, &stats);
-        control.keep_break_glass(lane.start(&drain, factory)?);
+        let lane = lane.start(&drain, factory)?;
+        tallies.0.lock().push(lane.tally());
+        control.keep_break_glass(lane);
     }
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
-    control.keep_server(Server::start(
-        settings::threads(proxy.runtime),
-        prepared.listeners,
-        &drain,
-        &factory,
-    )?);
+    let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
+    tallies.0.lock().push(server.tally());
+    control.keep_server(server);
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
     Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin })
@@ -268,9 +270,9 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
         upstream,
         gate,
         state,
+        watch,
         ready,
         keeper,
-        watch,
     })
 }
 
@@ -294,6 +296,10 @@ fn bind_listeners(
 /// Connection counters of every shard, collected as the shards start.
 #[derive(Clone, Default)]
 struct ShardStats(Arc<Mutex<Vec<Arc<Stats>>>>);
+
+/// What happened to client connections, of every server, collected as the servers start.
+#[derive(Clone, Default)]
+struct Tallies(Arc<Mutex<Vec<Arc<Tally>>>>);
 
 /// Makes each shard's gateway on that shard's own thread, with upstream connections of its own.
 fn factory(

@@ -69,6 +69,10 @@ enum Command {
     Demo(demo::Args),
     /// Play a scenario in virtual time, with this policy or another algorithm in front of a modelled apiserver
     Simulate(simulate::Args),
+    /// Play audit logs through a policy: who would have been refused?
+    Replay(replay::Args),
+    /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
+    Manifest(manifest::Args),
     /// Show how the running proxy is, why, and what to do next
     Status(status::Args),
     /// Show who asks most, and who is refused most
@@ -85,10 +89,6 @@ enum Command {
     Lockdown(lockdown::Args),
     /// Show, bound or fix the limit L
     Limit(limit::Args),
-    /// Play audit logs through a policy: who would have been refused?
-    Replay(replay::Args),
-    /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
-    Manifest(manifest::Args),
 }
 
 /// How a result is printed.
@@ -128,6 +128,8 @@ pub fn dispatch(
         },
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
+        Command::Manifest(args) => manifest::run(&args, out, err),
+        Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
@@ -136,8 +138,6 @@ pub fn dispatch(
         Command::Isolations(args) => isolate::list(&args, out, err),
         Command::Lockdown(args) => lockdown::run(&args, out, err),
         Command::Limit(args) => limit::run(&args, out, err),
-        Command::Manifest(args) => manifest::run(&args, out, err),
-        Command::Replay(args) => replay::run(&args, out, err, colour),
     }
 }
 

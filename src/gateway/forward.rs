@@ -54,13 +54,7 @@ impl Path {
     ) -> Response<Body> {
         let traffic = understood.traffic;
         let client_upgrade = (traffic == Traffic::Upgrade).then(|| hyper::upgrade::on(&mut request));
-        let outgoing = match outgoing::build(request, exchange, resolved) {
-            Ok(outgoing) => outgoing,
-            Err(message) => {
-                exchange.answerer = Answerer::Failed(Reason::Malformed);
-                return refuse::bad_request(message, &exchange.audit_id);
-            }
-        };
+        let outgoing = outgoing::build(request, exchange, resolved);
         let sent = clock::now();
         let waited = exchange.queued + exchange.reviewed;
         self.shared.metrics.overhead(sent.since(exchange.arrived).saturating_sub(waited));

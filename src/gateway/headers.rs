@@ -8,7 +8,9 @@
 
 use std::fmt::Write as _;
 
-use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE,
+};
 
 use crate::identity::{GROUP_AUTHENTICATED, Identity};
 
@@ -19,6 +21,9 @@ const X_REMOTE_UID: HeaderName = HeaderName::from_static("x-remote-uid");
 /// Joins our log with the apiserver's audit log.
 pub(super) const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
+/// Protocols that a client may not switch to: another HTTP inside would pass everything that is done here by.
+const NO_TUNNEL: [&str; 4] = ["h2", "h2c", "http", "tls"];
+
 /// Why a request's headers are not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadHeaders {
@@ -26,6 +31,8 @@ pub(super) enum BadHeaders {
     ConnectionNames(String),
     #[error("header Connection is not a list of header names")]
     ConnectionUnreadable,
+    #[error("header Content-Length is not one number")]
+    Length,
 }
 
 /// What the client asked of this connection, and whether it impersonates.
@@ -42,18 +49,27 @@ pub(super) struct Wishes {
 pub(super) fn clean_request(headers: &mut HeaderMap) -> Result<Wishes, BadHeaders> {
     let mut wishes = Wishes::default();
     let mut names_upgrade = false;
+    // h2 takes an empty one for zero, and two equal ones for one; whoever reads on need not.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+        if !digits || lengths.next().is_some() {
+            return Err(BadHeaders::Length);
+        }
+    }
     for value in headers.get_all(CONNECTION) {
         let list = value.to_str().map_err(|_| BadHeaders::ConnectionUnreadable)?;
         for name in
             list.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty())
         {
             names_upgrade |= name == "upgrade";
-            if is_end_to_end(&name) {
+            if is_end_to_end(&name.replace('_', "-")) {
                 return Err(BadHeaders::ConnectionNames(name));
             }
         }
     }
-    wishes.upgrade = names_upgrade && headers.contains_key(UPGRADE);
+    // What is not granted is ignored, as RFC 9110 wants it: the request goes on without.
+    wishes.upgrade = names_upgrade && headers.contains_key(UPGRADE) && is_tunnel(headers);
 
     // One pass over what is there: looking up every name that might be costs more than a decision.
     let mut removed: Vec<HeaderName> = Vec::new();
@@ -82,6 +98,18 @@ pub(super) fn clean_request(headers: &mut HeaderMap) -> Result<Wishes, BadHeader
     Ok(wishes)
 }
 
+/// Whether every protocol that `Upgrade` offers may be switched to.
+fn is_tunnel(headers: &HeaderMap) -> bool {
+    headers.get_all(UPGRADE).iter().all(|value| {
+        value.to_str().is_ok_and(|list| {
+            list.split(',').all(|protocol| {
+                let name = protocol.trim().split('/').next().unwrap_or_default();
+                !name.is_empty() && !NO_TUNNEL.iter().any(|no| name.eq_ignore_ascii_case(no))
+            })
+        })
+    })
+}
+
 /// What becomes of a header.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -94,8 +122,8 @@ enum Fate {
     Removed,
 }
 
-/// `x-remote-*` is ours alone to say. The spellings with underscores mean nothing to kube-apiserver, but another
-/// layer could map them: they do not pass either. `expect` is answered by us, once the request has been let in.
+/// `x-remote-*` is ours alone to say. Names with an underscore that would identify or frame, were it a dash, mean
+/// nothing to kube-apiserver, but another layer could map them: they do not pass either. `expect` is answered by us, once the request has been let in.
 fn fate_of(name: &str) -> Fate {
     match name {
         "connection"
@@ -110,17 +138,24 @@ fn fate_of(name: &str) -> Fate {
         | "http2-settings" => Fate::HopByHop,
         "expect" | "forwarded" | "x-real-ip" => Fate::Removed,
         _ if name.starts_with("impersonate-") => Fate::Impersonates,
-        _ if ["x-remote-", "x_remote_", "impersonate_"].iter().any(|prefix| name.starts_with(prefix)) => {
-            Fate::Removed
-        }
+        _ if name.starts_with("x-remote-") => Fate::Removed,
+        _ if name.contains('_') && is_end_to_end(&name.replace('_', "-")) => Fate::Removed,
         _ => Fate::Passes,
     }
 }
 
 /// Headers that identify, authenticate or frame: naming one of them in `Connection` is an attack or a defect.
 fn is_end_to_end(name: &str) -> bool {
-    const NAMES: [&str; 7] =
-        ["authorization", "content-length", "host", "audit-id", "cookie", "x-real-ip", "forwarded"];
+    const NAMES: [&str; 8] = [
+        "authorization",
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "audit-id",
+        "cookie",
+        "x-real-ip",
+        "forwarded",
+    ];
     const PREFIXES: [&str; 3] = ["impersonate-", "x-remote-", "x-forwarded-"];
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -134,6 +169,12 @@ pub(super) fn clean_response(headers: &mut HeaderMap, upgraded: bool) {
     for name in removed {
         headers.remove(name);
     }
+}
+
+/// Whether a trailer may say `name`. None of them is read by kube-apiserver; what would identify, frame or steer as a
+/// header does not travel as a trailer either (RFC 9110, 6.5.1).
+pub(super) fn is_trailer(name: &HeaderName) -> bool {
+    fate_of(name.as_str()) == Fate::Passes && !is_end_to_end(name.as_str())
 }
 
 /// The headers that tell kube-apiserver who a verified certificate belongs to. Built once per identity.
@@ -249,6 +290,54 @@ mod tests {
         let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "te"]);
+    }
+
+    #[test]
+    fn nobody_switches_to_another_http() {
+        for protocol in ["h2c", "H2C", "websocket, h2c", "h2", "HTTP/2.0", "TLS/1.0", "", "websocket,,"] {
+            let mut map = headers(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", protocol)]);
+            map.insert("http2-settings", HeaderValue::from_static("AAMAAABk"));
+            assert_eq!(clean_request(&mut map), Ok(Wishes::default()), "{protocol:?}");
+            assert!(map.is_empty(), "{protocol:?}: {map:?}");
+        }
+        let mut two = headers(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]);
+        assert_eq!(clean_request(&mut two), Ok(Wishes::default()));
+    }
+
+    #[test]
+    fn a_length_is_one_number() {
+        assert!(clean_request(&mut headers(&[("content-length", "17")])).is_ok());
+        for lengths in [&["", ""][..1], &["+1"], &["1,1"], &["1 "], &["1", "1"], &["1", "2"]] {
+            let pairs: Vec<_> = lengths.iter().map(|length| ("content-length", *length)).collect();
+            assert_eq!(clean_request(&mut headers(&pairs)), Err(BadHeaders::Length), "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn an_underscore_is_no_way_around() {
+        let mut map = headers(&[
+            ("x_remote_user", "a"),
+            ("X-Remote_Group", "a"),
+            ("impersonate_user", "a"),
+            ("content_length", "7"),
+            ("transfer_encoding", "chunked"),
+            ("x_forwarded-for", "a"),
+            ("x_request_id", "a"),
+        ]);
+        assert_eq!(clean_request(&mut map), Ok(Wishes::default()));
+        let left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x_request_id"]);
+        let mut map = headers(&[("connection", "impersonate_user")]);
+        assert!(clean_request(&mut map).is_err());
+    }
+
+    #[test]
+    fn trailers_identify_nobody() {
+        let passes = |name: &'static str| is_trailer(&HeaderName::from_static(name));
+        assert!(passes("x-checksum") && passes("grpc-status"));
+        for name in ["x-remote-user", "impersonate-user", "authorization", "content-length", "host", "te"] {
+            assert!(!passes(name), "{name}");
+        }
     }
 
     #[test]

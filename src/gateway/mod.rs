@@ -22,6 +22,7 @@ mod permit;
 mod recent;
 mod refuse;
 mod resolved;
+mod target;
 mod tunnel;
 mod turn;
 
@@ -43,7 +44,7 @@ use crate::clock;
 use crate::flow::{Arrival, Encoding, Key, Kind, Reason};
 use crate::policy::{Class, Hints, Policy};
 use crate::request::{DecodedPath, RequestInfo, Verb};
-use crate::server::{Connection, Drain, Handler, ServerBody};
+use crate::server::{self, Connection, Drain, Handler, ServerBody};
 use crate::telemetry::{AccessLog, Answerer, Metrics};
 use crate::upstream::{Forward, Traffic};
 
@@ -109,13 +110,21 @@ impl Gateway {
 impl Path {
     async fn serve(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
         let mut exchange = Exchange::new(connection, &request);
+        let body_comes = server::is_coming(request.headers());
         let response = match self.prepare(&mut exchange, &mut request).await {
             Ok((mut understood, resolved)) => match self.contain(&mut exchange, &mut understood) {
-                Ok(penalty) => self.decide(&mut exchange, request, &resolved, &understood, penalty).await,
-                Err(response) => response,
+                Ok(penalty) => {
+                    let request = (request, body_comes);
+                    self.decide(&mut exchange, request, &resolved, &understood, penalty).await
+                }
+                Err(response) => {
+                    server::throw_away(request, body_comes).await;
+                    response
+                }
             },
             Err(refused) => {
                 exchange.answerer = Answerer::Failed(refused.reason);
+                server::throw_away(request, body_comes).await;
                 refused.response
             }
         };
@@ -127,7 +136,7 @@ impl Path {
     async fn decide(
         &self,
         exchange: &mut Exchange,
-        request: Request<Incoming>,
+        (request, body_comes): (Request<Incoming>, bool),
         resolved: &Resolved,
         understood: &Understood,
         penalty: Option<PenaltyTurn>,
@@ -140,6 +149,7 @@ impl Path {
             }
             Err(refusal) => {
                 exchange.answerer = Answerer::Refused(refusal.reason);
+                server::throw_away(request, body_comes).await;
                 refuse::shed(&refusal, &exchange.audit_id)
             }
         }
@@ -163,6 +173,8 @@ impl Path {
             StatusCode::UNAUTHORIZED => unauthorized(exchange),
             _ => malformed(exchange, &refused.to_string()),
         };
+        target::check(request.method(), request.uri(), request.headers())
+            .map_err(|message| malformed(exchange, message))?;
         let wishes = headers::clean_request(request.headers_mut())
             .map_err(|error| malformed(exchange, &error.to_string()))?;
         let authenticator = &self.shared.authenticator;

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::connection::{self, Serving};
 use super::drain::Drain;
+use super::heads::Budget;
 use super::places::{NoPlace, Places};
 use super::settings::Settings;
 use super::shard::{self, Shard, Worker};
@@ -171,6 +172,7 @@ impl Acceptor {
             tls,
             drain: self.drain.clone(),
             tally: Arc::clone(&self.tally),
+            heads: Budget::of_listener(),
         });
         let mut ending = self.drain.begun();
         loop {

@@ -23,6 +23,9 @@ pub(super) struct Activity {
     running: AtomicUsize,
     idle_since: AtomicU64,
     head_since: AtomicU64,
+    /// HTTP/2: a header block has begun and not ended.
+    block_since: AtomicU64,
+    switched: AtomicBool,
 }
 
 /// Which silence a deadline ends.
@@ -43,6 +46,27 @@ impl Activity {
             running: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(NO_HEAD),
+            block_since: AtomicU64::new(NO_HEAD),
+            switched: AtomicBool::new(false),
+        }
+    }
+
+    /// Both sides speak another protocol from now on.
+    pub(super) fn switch(&self) {
+        self.switched.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_switched(&self) -> bool {
+        self.switched.load(Ordering::Relaxed)
+    }
+
+    /// Whether a header block is unfinished, which it must not be for long: h2 waits for its end for ever, whatever
+    /// else runs on the connection.
+    pub(super) fn block_unfinished(&self, unfinished: bool) {
+        let known = self.block_since.load(Ordering::Relaxed) != NO_HEAD;
+        if unfinished != known {
+            let since = if unfinished { self.elapsed() } else { NO_HEAD };
+            self.block_since.store(since, Ordering::Relaxed);
         }
     }
 
@@ -67,14 +91,17 @@ impl Activity {
 
     /// When the connection must be given up unless something happens; `None` while requests run.
     pub(super) fn deadline(&self, protocol: Protocol, deadlines: &Deadlines) -> Option<(Instant, Silence)> {
+        let block_since = self.block_since.load(Ordering::Relaxed);
+        if block_since != NO_HEAD {
+            return Some((self.at(block_since) + deadlines.headers, Silence::Request));
+        }
         if self.running.load(Ordering::Relaxed) > 0 {
             return None;
         }
         if !self.any_request.load(Ordering::Relaxed) {
             return Some((self.start + deadlines.first_request, Silence::Request));
         }
-        // On HTTP/2 bytes without a request are mostly PINGs; half a header block there ends with the idle
-        // time.
+        // On HTTP/2 bytes without a request are mostly PINGs.
         let head_since = self.head_since.load(Ordering::Relaxed);
         if protocol == Protocol::Http1 && head_since != NO_HEAD {
             return Some((self.at(head_since) + deadlines.headers, Silence::Request));
@@ -126,5 +153,14 @@ mod tests {
         assert_eq!(deadline(), Some((start + SECOND * 61, Silence::Request)));
         let http2 = activity.deadline(Protocol::Http2, &deadlines);
         assert_eq!(http2, Some((start + SECOND * 121, Silence::Idle)), "a PING is not a head");
+
+        let http2 = || activity.deadline(Protocol::Http2, &deadlines);
+        activity.request_began();
+        activity.block_unfinished(true);
+        advance(SECOND).await;
+        activity.block_unfinished(true);
+        assert_eq!(http2(), Some((start + SECOND * 62, Silence::Request)), "whatever else runs");
+        activity.block_unfinished(false);
+        assert_eq!(http2(), None);
     }
 }

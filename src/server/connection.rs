@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use tokio::net::TcpStream;
@@ -14,9 +14,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::abuse::Abuse;
 use super::activity::Activity;
 use super::drain::Drain;
 use super::drive;
+use super::heads::Budget;
 use super::places::Place;
 use super::service::Requests;
 use super::settings::{HANDSHAKE_PLACE_HELD, Settings};
@@ -54,6 +56,8 @@ pub struct Connection {
     /// What the client's certificate is worth.
     pub certificate: PeerCertificate,
     pub(super) activity: Activity,
+    /// Why its client was cut off, once it was.
+    pub(super) abuse: OnceLock<Abuse>,
     _open: Open,
 }
 
@@ -64,6 +68,7 @@ pub(super) struct Serving {
     pub(super) tls: Arc<Tls>,
     pub(super) drain: Drain,
     pub(super) tally: Arc<Tally>,
+    pub(super) heads: Arc<Budget>,
 }
 
 /// An open connection, counted until this is dropped. The last to hold it may be a tunnel.
@@ -123,6 +128,7 @@ pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: O
         protocol,
         certificate,
         activity: Activity::new(),
+        abuse: OnceLock::new(),
         _open: open,
     });
     let requests = Requests {
@@ -130,8 +136,10 @@ pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: O
         handler: Arc::clone(&shard.handler),
         tally: Arc::clone(&serving.tally),
         fields_max: serving.settings.limits.header_fields,
+        heads: Budget::of_connection(),
+        all_heads: Arc::clone(&serving.heads),
     };
-    let io = stream::wrap(tls, &shard.flusher, Arc::clone(&connection));
+    let io = stream::wrap(tls, &shard.flusher, Arc::clone(&connection), &serving.settings.limits);
     drive::serve(io, requests, &connection, &serving).await;
 }
 

@@ -12,6 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, sleep_until};
 
+use super::abuse::Abuse;
 use super::activity::Silence;
 use super::connection::{Connection, Protocol, Serving};
 use super::service::Requests;
@@ -25,6 +26,12 @@ const HTTP1_BUFFER_MIN: usize = 8 * 1024;
 
 /// hyper's own number of HTTP/1.1 fields; naming any number costs an allocation for each request.
 const HTTP1_FIELDS_DEFAULT: usize = 100;
+
+/// Largest HTTP/2 frame that a client may send.
+const HTTP2_FRAME_BYTES: u32 = 16 * 1024;
+
+/// What a client may have us remember of its header fields.
+const HTTP2_TABLE_BYTES: u32 = 4 * 1024;
 
 /// What an idle connection that was told to go may still take: a round trip for GOAWAY and its
 /// acknowledgement.
@@ -67,6 +74,9 @@ fn http2_builder(settings: &Settings) -> http2::Builder<Boxed> {
     let mut builder = http2::Builder::new(Boxed);
     builder
         .timer(TokioTimer::new())
+        // The least that HTTP/2 allows, and its own default: nothing a client can make larger.
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .header_table_size(HTTP2_TABLE_BYTES)
         .max_header_list_size(limits.header_bytes)
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(limits.pending_resets)
@@ -106,8 +116,15 @@ enum End {
 
 async fn drive(serves: impl Serves, connection: &Connection, serving: &Serving) {
     match run(serves, connection, serving).await {
-        End::Served(Ok(())) => {}
-        End::Served(Err(error)) => tracing::debug!(connection = connection.id, %error, "connection failed"),
+        End::Served(result) => {
+            let found = connection.abuse.get().copied();
+            if let Some(abuse) = found.or_else(|| result.as_ref().err().and_then(Abuse::of)) {
+                count(&serving.tally.abuses[abuse.index()]);
+                tracing::debug!(connection = connection.id, peer = %connection.peer, abuse = abuse.as_str(), "cut off");
+            } else if let Err(error) = result {
+                tracing::debug!(connection = connection.id, %error, "connection failed");
+            }
+        }
         End::LateRequest => count(&serving.tally.late_request),
         End::Idle => count(&serving.tally.idle),
         End::Drained => count(&serving.tally.cut_off),

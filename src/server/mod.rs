@@ -7,13 +7,19 @@
 //! different settings. Left out: verbs, identities of tokens, and everything that happens to a request after
 //! the handler has it.
 
+mod abuse;
 mod accept;
 mod activity;
 mod connection;
 mod drain;
 mod drive;
+mod frames;
+mod framing;
 mod handler;
+mod heads;
+mod hpack;
 mod places;
+mod rest;
 mod service;
 mod settings;
 mod shard;
@@ -28,10 +34,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub use self::abuse::Abuse;
 pub use self::accept::{BindError, Listener, Placement};
 pub use self::connection::{Connection, Protocol};
 pub use self::drain::{Drain, Moment};
 pub use self::handler::{BodyError, Handler, HandlerFactory, ServerBody, failure};
+pub use self::rest::{is_coming, throw_away};
 pub use self::settings::{Deadlines, Limits, Settings, Windows};
 pub use self::shard::{Mode, ShardContext, Threads};
 pub use self::tally::{Tally, TallySnapshot};

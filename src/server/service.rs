@@ -12,12 +12,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, CatchUnwind};
+use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 
 use super::connection::Connection;
 use super::handler::{BodyError, Handler, ServerBody, failure};
+use super::heads::{self, Budget, Held};
+use super::rest;
 use super::tally::{Tally, count};
 
 /// hyper's service for one connection.
@@ -26,6 +29,9 @@ pub(super) struct Requests {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) tally: Arc<Tally>,
     pub(super) fields_max: usize,
+    /// What the heads of this connection, and those of its listener, may hold.
+    pub(super) heads: Arc<Budget>,
+    pub(super) all_heads: Arc<Budget>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -35,9 +41,16 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         let running = Running::new(&self.connection);
-        let state = match self.refusal(&request) {
-            Some(refusal) => State::Refused(Some(refusal)),
-            None => {
+        let mut held = None;
+        let state = match self.admit(&request) {
+            Err(refusal) => {
+                let coming = rest::is_coming(request.headers());
+                // Its answer does not wait for it: nobody honest comes here.
+                tokio::spawn(rest::throw_away(request, coming));
+                State::Refused(Some(refusal))
+            }
+            Ok(head) => {
+                held = Some(head);
                 let connection = Arc::clone(&self.connection);
                 match catch_unwind(AssertUnwindSafe(|| self.handler.handle(connection, request))) {
                     Ok(future) => State::Handled(AssertUnwindSafe(future).catch_unwind()),
@@ -45,27 +58,33 @@ impl Service<Request<Incoming>> for Requests {
                 }
             }
         };
-        Answer { state, running: Some(running), tally: Arc::clone(&self.tally) }
+        Answer { state, running: Some(running), held, tally: Arc::clone(&self.tally) }
     }
 }
 
 impl Requests {
-    /// The refusal, if the request is not for a handler.
-    fn refusal(&self, request: &Request<Incoming>) -> Option<Response<ServerBody>> {
+    /// The room that the head takes, or the refusal of a request that is not for a handler.
+    fn admit(&self, request: &Request<Incoming>) -> Result<Held, Response<ServerBody>> {
         let fields = request.headers().len();
         if fields > self.fields_max {
             count(&self.tally.too_many_fields);
             let message = format!("the request has {fields} header fields, the limit is {}", self.fields_max);
-            return Some(failure(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BadRequest", &message));
+            return Err(failure(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BadRequest", &message));
         }
         if request.method() == Method::CONNECT {
-            return Some(failure(
+            return Err(failure(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "MethodNotAllowed",
                 "CONNECT is not served here",
             ));
         }
-        None
+        heads::hold(request.headers(), &self.heads, &self.all_heads).map_err(|_exhausted| {
+            count(&self.tally.heads_refused);
+            let message = "too many requests with large heads are unanswered: send fewer headers, or fewer requests at a time";
+            let mut refusal = failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+            refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            refusal
+        })
     }
 
     fn panicked(&self) -> Response<ServerBody> {
@@ -82,6 +101,8 @@ fn panicked(tally: &Tally) -> Response<ServerBody> {
 pub(super) struct Answer {
     state: State,
     running: Option<Running>,
+    /// Given back with the answer's head: the request was sent on by then.
+    held: Option<Held>,
     tally: Arc<Tally>,
 }
 
@@ -104,6 +125,12 @@ impl Future for Answer {
         };
         let response = response.unwrap_or_else(|| panicked(&this.tally));
         let running = this.running.take();
+        this.held = None;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(Running(connection)) = &running
+        {
+            connection.activity.switch();
+        }
         Poll::Ready(Ok(response.map(|body| Counted { body, _running: running })))
     }
 }

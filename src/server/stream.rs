@@ -2,7 +2,8 @@
 //!
 //! The decrypted stream. Below TLS, reads take several records at once; above it, writes of one scheduler
 //! tick leave together ([`crate::io`]); and on top every read that brings bytes leaves a mark: a client is
-//! still sending.
+//! still sending. What is read is also looked at before hyper gets it: HTTP/1.1 for being framed in one way only, HTTP/2
+//! for not being a flood.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Connection;
+use super::abuse::Abuse;
+use super::connection::{Connection, Protocol};
+use super::frames::{Frames, TooManyPieces};
+use super::framing::Framing;
+use super::settings::Limits;
 use crate::io::{Deferred, Flusher, ReadAhead};
 
 /// A stream whose handshake is done.
@@ -23,30 +28,104 @@ pub(super) type Accepted = TlsStream<ReadAhead<TcpStream>>;
 /// What a connection's protocol runs on.
 pub(super) type Io = TokioIo<Watched<Deferred<Accepted>>>;
 
+/// What hyper reads in place of the byte that cannot be read in one way only; it answers 400 and closes.
+const NO_HTTP: u8 = 0;
+
 /// Dresses an accepted stream for hyper.
-pub(super) fn wrap(stream: Accepted, flusher: &Arc<Flusher>, connection: Arc<Connection>) -> Io {
-    TokioIo::new(Watched { stream: Deferred::new(stream, flusher), connection })
+pub(super) fn wrap(
+    stream: Accepted,
+    flusher: &Arc<Flusher>,
+    connection: Arc<Connection>,
+    limits: &Limits,
+) -> Io {
+    let guard = match connection.protocol {
+        Protocol::Http1 => Guard::Http1(Framing::new()),
+        Protocol::Http2 => Guard::Http2(
+            Box::new(Frames::new(limits.streams, limits.header_fields)),
+            TooManyPieces::default(),
+        ),
+    };
+    TokioIo::new(Watched { stream: Deferred::new(stream, flusher), guard, connection })
 }
 
-/// A stream that marks reads in its connection's [`Activity`] and keeps the connection counted as open, also
-/// when an upgrade has taken it from hyper.
+/// A stream that marks reads in its connection's [`Activity`](super::activity::Activity), looks at what is read, and
+/// keeps the connection counted as open, also when an upgrade has taken it from hyper.
 pub(super) struct Watched<S> {
     stream: S,
+    guard: Guard,
     connection: Arc<Connection>,
+}
+
+enum Guard {
+    Http1(Framing),
+    Http2(Box<Frames>, TooManyPieces),
+    /// The client was cut off: the end of the stream.
+    Closed,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match &mut this.guard {
+            Guard::Closed => return Poll::Ready(Ok(())),
+            Guard::Http2(frames, pieces) if frames.is_over() => {
+                while buffer.remaining() > 0 {
+                    buffer.put_slice(&[pieces.next()]);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            Guard::Http1(_) | Guard::Http2(..) => {}
+        }
         let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let result = Pin::new(&mut this.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.connection.activity.bytes_read();
+            this.connection.activity.bytes_read();
+            this.look_at(buffer, before);
         }
         result
+    }
+}
+
+impl<S> Watched<S> {
+    /// Looks at what was read from `before` on, and cuts it where it must end.
+    fn look_at(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        let connection = &self.connection;
+        match &mut self.guard {
+            // A tunnel has no heads.
+            Guard::Http1(_) if connection.activity.has_switched() => {}
+            Guard::Http1(framing) => {
+                let Err(violation) = framing.read(&buffer.filled()[before..]) else { return };
+                tracing::debug!(connection = connection.id, what = violation.what, "refused its framing");
+                // The first reason counts.
+                let _ = connection.abuse.set(Abuse::Framing);
+                let at = before + violation.at;
+                buffer.filled_mut()[at] = NO_HTTP;
+                buffer.set_filled(at + 1);
+                self.guard = Guard::Closed;
+            }
+            Guard::Http2(frames, _) => {
+                let passes = frames.read(&buffer.filled()[before..]);
+                if let Some(flood) = frames.flood() {
+                    let _ = connection.abuse.set(flood.into());
+                    buffer.set_filled(before + passes);
+                }
+                connection.activity.block_unfinished(frames.is_in_block());
+            }
+            Guard::Closed => {}
+        }
+    }
+
+    /// So much was sent, `last` at its end.
+    fn sent(&mut self, result: &Poll<io::Result<usize>>, last: &[u8]) {
+        let (Guard::Http2(frames, _), Poll::Ready(Ok(bytes))) = (&mut self.guard, result) else { return };
+        frames.sent(*bytes);
+        if let Some(abuse) = Abuse::told(last) {
+            let _ = self.connection.abuse.set(abuse);
+        }
     }
 }
 
@@ -56,7 +135,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.sent(&result, bytes);
+        result
     }
 
     fn poll_write_vectored(
@@ -64,7 +145,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.sent(&result, slices.iter().rfind(|slice| !slice.is_empty()).map_or(&[], |slice| slice));
+        result
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::abuse::Abuse;
+
 /// Monotonic counters of one server.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -19,7 +21,9 @@ pub struct Tally {
     pub(super) idle: AtomicU64,
     pub(super) cut_off: AtomicU64,
     pub(super) too_many_fields: AtomicU64,
+    pub(super) heads_refused: AtomicU64,
     pub(super) panicked: AtomicU64,
+    pub(super) abuses: [AtomicU64; Abuse::COUNT],
 }
 
 /// The counters at one moment.
@@ -49,8 +53,12 @@ pub struct TallySnapshot {
     pub cut_off: u64,
     /// Requests refused with 431 for their number of header fields.
     pub too_many_fields: u64,
+    /// Requests refused with 429 because the heads of others hold as much memory as they may.
+    pub heads_refused: u64,
     /// Requests answered with 500 because their handler panicked.
     pub panicked: u64,
+    /// Connections ended for what their client sent, by [`Abuse::index`].
+    pub abuses: [u64; Abuse::COUNT],
 }
 
 impl Tally {
@@ -71,7 +79,9 @@ impl Tally {
             idle: read(&self.idle),
             cut_off: read(&self.cut_off),
             too_many_fields: read(&self.too_many_fields),
+            heads_refused: read(&self.heads_refused),
             panicked: read(&self.panicked),
+            abuses: std::array::from_fn(|place| read(&self.abuses[place])),
         }
     }
 }

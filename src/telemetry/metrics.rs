@@ -97,10 +97,12 @@ pub struct Metrics {
     failures: [IntCounter; FAILURES.len()],
     gauges: Gauges,
     overload: Overload,
-    levers: Levers,
     credentials: Credentials,
+    levers: Levers,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
+    abuses: IntCounterVec,
+    heads_refused: IntCounterVec,
 }
 
 struct Gauges {
@@ -166,8 +168,8 @@ impl Metrics {
             },
             gauges: Gauges::register(&register)?,
             overload: Overload::register(&register)?,
-            levers: Levers::register(&register)?,
             credentials: Credentials::register(&register)?,
+            levers: Levers::register(&register)?,
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
                 "requests on the break-glass listener",
@@ -177,6 +179,16 @@ impl Metrics {
                 "connections_active",
                 "client connections now open",
                 &["listener"],
+            )?,
+            abuses: register.counters(
+                "connections_abusive_total",
+                "client connections ended for what was sent on them",
+                &["reason"],
+            )?,
+            heads_refused: register.counters(
+                "heads_refused_total",
+                "requests refused for the size of their heads, before anything else",
+                &["reason"],
             )?,
             requests,
             registry: registry.clone(),
@@ -248,6 +260,16 @@ impl Metrics {
     /// Raises the counts of token reviews to these.
     pub fn tokens_reviewed(&self, results: &[(&'static str, u64)]) {
         self.credentials.reviewed(results);
+    }
+
+    /// Sets how many client connections were ended for what was sent on them, for one reason of a closed set.
+    pub fn abusive_connections(&self, reason: &'static str, total: u64) {
+        raise(&self.abuses.with_label_values(&[reason]), total);
+    }
+
+    /// Sets how many requests were refused for their heads, for one reason of a closed set.
+    pub fn heads_refused(&self, reason: &'static str, total: u64) {
+        raise(&self.heads_refused.with_label_values(&[reason]), total);
     }
 
     fn refused(&self, lane: Lane, reason: Reason) {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -40,6 +41,8 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct RequestBody {
     source: Source,
+    /// Which trailer fields pass; all of them where nothing is said.
+    trailers: Option<fn(&HeaderName) -> bool>,
     stall: Option<Stall>,
     slot: Option<Arc<Slot>>,
 }
@@ -61,13 +64,21 @@ impl RequestBody {
     /// No body.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { source: Source::Fixed(None), stall: None, slot: None }
+        Self { source: Source::Fixed(None), trailers: None, stall: None, slot: None }
     }
 
     /// A body that is known already.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
-        Self { source: Source::Fixed(Some(bytes).filter(|bytes| !bytes.is_empty())), stall: None, slot: None }
+        let source = Source::Fixed(Some(bytes).filter(|bytes| !bytes.is_empty()));
+        Self { source, trailers: None, stall: None, slot: None }
+    }
+
+    /// Only trailer fields that `passes` names go on.
+    #[must_use]
+    pub fn with_trailers(mut self, passes: fn(&HeaderName) -> bool) -> Self {
+        self.trailers = Some(passes);
+        self
     }
 
     /// Fails with [`BodyError::Stalled`] when the client sends nothing for `limit`.
@@ -90,7 +101,7 @@ impl RequestBody {
 
 impl From<Incoming> for RequestBody {
     fn from(incoming: Incoming) -> Self {
-        Self { source: Source::Incoming(incoming), stall: None, slot: None }
+        Self { source: Source::Incoming(incoming), trailers: None, stall: None, slot: None }
     }
 }
 
@@ -113,7 +124,14 @@ impl Body for RequestBody {
                 if let Some(stall) = &mut this.stall {
                     stall.timer = None;
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
+                let trailers = this.trailers;
+                Poll::Ready(frame.map(|frame| match frame {
+                    Ok(frame) => Ok(match trailers {
+                        Some(passes) => passing(frame, passes),
+                        None => frame,
+                    }),
+                    Err(error) => Err(BodyError::Client(error)),
+                }))
             }
             Poll::Pending => {
                 let Some(stall) = &mut this.stall else { return Poll::Pending };
@@ -139,6 +157,17 @@ impl Body for RequestBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
         }
+    }
+}
+
+/// The frame, with only those trailers that pass.
+fn passing(frame: Frame<Bytes>, passes: fn(&HeaderName) -> bool) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(trailers) => {
+            let kept = trailers.iter().filter(|(name, _)| passes(name));
+            Frame::trailers(kept.map(|(name, value)| (name.clone(), value.clone())).collect())
+        }
+        Err(other) => other,
     }
 }
 

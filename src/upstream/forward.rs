@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture as Boxed;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::Authority;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
@@ -225,7 +226,7 @@ impl Pools {
         target::address(&mut request, Protocol::Http1, &self.authority)?;
         if let Some(spare) = self.spares[via.index()].get().and_then(|spare| spare.take()) {
             match upgrade_over(spare, request).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => return of_one_length(response),
                 Err(Refused { request: Some(unsent), .. }) => {
                     self.stats.request_handed_back();
                     request = *unsent;
@@ -239,7 +240,7 @@ impl Pools {
         };
         let dialed = self.dialer.dial(via, Offer::Http1, Some(place)).await?;
         let fresh = spare::open(dialed, None).await.map_err(unsent)?;
-        upgrade_over(fresh, request).await.map_err(|refused| refused.error)
+        upgrade_over(fresh, request).await.map_err(|refused| refused.error).and_then(of_one_length)
     }
 }
 
@@ -315,6 +316,16 @@ async fn within(deadline: Option<Duration>, sent: impl Future<Output = Sent>) ->
 fn checked(response: Response<Incoming>) -> Result<Response<Incoming>, UpstreamError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let text = "the apiserver switched protocols although no upgrade was asked for";
+        return Err(UpstreamError::new(Kind::Malformed, text));
+    }
+    of_one_length(response)
+}
+
+/// A length beside chunks is read in two ways by two readers, and hyper passes both on.
+fn of_one_length<B>(response: Response<B>) -> Result<Response<B>, UpstreamError> {
+    let headers = response.headers();
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        let text = "the apiserver's answer has both Content-Length and Transfer-Encoding";
         return Err(UpstreamError::new(Kind::Malformed, text));
     }
     Ok(response)

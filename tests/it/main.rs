@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module a subject.
 
+mod abuse;
 mod apiserver;
 mod bad_input;
 mod break_glass;
@@ -8,7 +9,9 @@ mod client;
 mod cluster;
 mod cluster_selftest;
 mod drain;
+mod framing;
 mod fuzz;
+mod h2spec;
 mod identity;
 mod identity_rows;
 mod isolation;

@@ -134,7 +134,7 @@ const SMUGGLED: &str =
 /// A refused POST whose body is itself requests, once as it comes from a hurried client (all at once), once from
 /// one that sends its body only when it has seen the answer.
 #[test]
-fn the_body_of_a_refused_request_is_never_a_request() {
+fn a3_the_body_of_a_refused_request_is_never_a_request() {
     if !needs_spillway() {
         return;
     }

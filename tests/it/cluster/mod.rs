@@ -42,9 +42,9 @@ pub(crate) use self::{
     front::Front,
     parts::{FAKE_NODE, FAKE_POD},
     pki::{Pair, Paths, Pki},
-    process::{POLL, Process, free_port, tail, wait_for},
+    process::{Guardian, POLL, Process, free_port, tail, wait_for},
 };
-use process::{FAREWELL, Guardian, stop_all};
+use process::{FAREWELL, stop_all};
 
 /// How long etcd and kube-apiserver may take, on a busy machine.
 const READY: Duration = Duration::from_secs(90);
