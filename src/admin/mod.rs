@@ -1,6 +1,7 @@
 //! How does an operator look inside? Metrics and health on a listener of their own, away from the data plane.
 //!
-//! The levers of an incident have a socket and a thread of their own ([`serve_socket`]). Metrics run on the control runtime: when every shard is busy, a scrape and a liveness probe are still answered.
+//! It runs on the control runtime: when every shard is busy, a scrape and a liveness probe are still answered. The
+//! levers of an incident have a socket and a thread of their own ([`serve_socket`]).
 //! `/livez` says that this process works; it never asks the apiserver, because a kubelet that restarts the guard
 //! when the apiserver is slow makes things worse. `/readyz` turns false when the process drains.
 

@@ -90,6 +90,8 @@ pub struct Preview {
     pub clients: Vec<ClientView>,
     /// How many there are in all.
     pub matching: usize,
+    /// When there are none: the name of somebody who was here that may have been meant.
+    pub near: Option<String>,
     /// Why this must not be done without force; empty when it may be.
     pub protected: Vec<String>,
 }

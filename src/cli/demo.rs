@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
@@ -84,7 +85,15 @@ fn print_standing(standing: &Standing, out: &mut dyn Write) -> std::io::Result<(
     if let Some(address) = standing.metrics_address() {
         writeln!(out, "  curl http://{address}/metrics")?;
     }
+    if let Some(socket) = standing.admin_socket() {
+        writeln!(out, "  spillway status --socket {}", socket.display())?;
+    }
     out.flush()
+}
+
+/// In the demo's own folder, which only its user may open.
+fn admin_socket(inputs: &ProxyInputs) -> PathBuf {
+    inputs.directory.join("admin.sock")
 }
 
 /// The demo's proxy: spillway itself.
@@ -96,6 +105,7 @@ fn start(inputs: &ProxyInputs) -> Result<RunningProxy, Box<dyn Error + Send + Sy
         address: *address,
         metrics_address: Some(addresses.metrics),
         break_glass_address: addresses.break_glass,
+        admin_socket: Some(admin_socket(inputs)),
         running: Box::new(running),
     })
 }
@@ -132,7 +142,7 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
         }),
         runtime: Runtime::default(),
         metrics: Metrics { address: ANY },
-        admin: Admin { socket: None },
+        admin: Admin { socket: Some(admin_socket(inputs)) },
         logging: Logging::default(),
         drain: Drain::default(),
         state: None,

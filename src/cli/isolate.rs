@@ -239,12 +239,14 @@ fn table(isolations: &[IsolationView], out: &mut dyn Write) -> io::Result<()> {
 
 fn show_preview(isolated: &Isolated, out: &mut dyn Write) -> io::Result<()> {
     let Isolated { isolation, preview, .. } = isolated;
-    let Preview { clients, matching, protected } = preview;
+    let Preview { clients, matching, near, protected } = preview;
     let left = span(isolation.remaining_seconds);
     let what = format!("{} → {} for {left}: {}", shown_name(isolation), isolation.action, isolation.reason);
     writeln!(out, "{}", shown::wrapped(&what, "  "))?;
     if *matching == 0 {
-        writeln!(out, "! nobody of this name was here lately: is it spelt right?")?;
+        let near = near.as_ref().map(|near| format!(" did you mean {near:?}?")).unwrap_or_default();
+        let text = format!("! nobody of this name was here lately: is it spelt right?{near}");
+        writeln!(out, "{}", shown::wrapped(&text, "  "))?;
     } else {
         writeln!(out, "{:<50} {:>8} {:>9}  LANES", "WAS HERE LATELY", "SERVED/s", "REFUSED/s")?;
     }
@@ -341,12 +343,15 @@ mod tests {
         let preview = Preview {
             clients: (0..2).map(client).collect(),
             matching: 14,
+            near: None,
             protected: vec!["group system:nodes is every kubelet".into()],
         };
         let isolated = Isolated { isolation: view(), preview, ..Isolated::default() };
         super::super::golden::compare("preview", &text(|out| show_preview(&isolated, out)));
-        let nobody = Isolated { preview: Preview::default(), ..isolated };
-        assert!(text(|out| show_preview(&nobody, out)).contains("is it spelt right?"));
+        let preview = Preview { near: Some("obs/node-agent".into()), ..Preview::default() };
+        let nobody = Isolated { preview, ..isolated };
+        let said = text(|out| show_preview(&nobody, out)).replace("\n  ", " ");
+        assert!(said.contains("is it spelt right? did you mean \"obs/node-agent\"?"), "{said}");
     }
 
     #[test]

@@ -212,6 +212,12 @@ impl Standing {
         self.proxy.metrics_address
     }
 
+    /// Where `spillway status` and the levers ask, if anywhere.
+    #[must_use]
+    pub fn admin_socket(&self) -> Option<&Path> {
+        self.proxy.admin_socket.as_deref()
+    }
+
     /// Keeps the traffic going until Ctrl-C or SIGTERM.
     ///
     /// # Errors

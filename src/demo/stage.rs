@@ -54,6 +54,8 @@ pub struct RunningProxy {
     pub metrics_address: Option<SocketAddr>,
     /// The break-glass listener, if there is one.
     pub break_glass_address: Option<SocketAddr>,
+    /// Where `spillway status` and the levers ask, if anywhere.
+    pub admin_socket: Option<PathBuf>,
     /// Whatever keeps it running.
     pub running: Box<dyn Any + Send>,
 }

@@ -30,6 +30,8 @@ pub struct Client {
     /// Who it is, with its first groups.
     pub identity: Identity,
     peers: Mutex<Vec<IpAddr>>,
+    /// The first of them, in one word: most requests come from where the last one came from.
+    peer: AtomicU64,
     /// Bit by lane, of all lanes its requests were in.
     lanes: AtomicU8,
     answered: AtomicU64,
@@ -55,6 +57,7 @@ impl Client {
         Self {
             identity,
             peers: Mutex::default(),
+            peer: AtomicU64::new(0),
             lanes: AtomicU8::new(0),
             answered: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -98,8 +101,19 @@ impl Client {
         self.peers.lock().clone()
     }
 
-    fn came_from(&self, peer: IpAddr) {
+    /// Notes where it comes from.
+    pub(super) fn came_from(&self, peer: IpAddr) {
         let peer = peer.to_canonical();
+        let word = match peer {
+            IpAddr::V4(peer) => u64::from(u32::from(peer)) | 1 << 32,
+            IpAddr::V6(peer) => {
+                let number = u128::from(peer);
+                (number >> 64) as u64 ^ number as u64
+            }
+        };
+        if self.peer.swap(word, Ordering::Relaxed) == word {
+            return;
+        }
         let mut peers = self.peers.lock();
         peers.retain(|known| *known != peer);
         peers.truncate(PEERS_MAX - 1);

@@ -48,7 +48,10 @@ impl Resolved {
         identity: &Identity,
         peer: IpAddr,
     ) -> Arc<Client> {
-        Arc::clone(self.client.get_or_init(|| recent.learn(key, identity, peer)))
+        let client = self.client.get_or_init(|| recent.learn(key, identity, peer));
+        // A token may come from several places, and all strangers are one client.
+        client.came_from(peer);
+        Arc::clone(client)
     }
 }
 

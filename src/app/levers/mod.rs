@@ -309,7 +309,10 @@ impl Operations for Keeper {
         let reason = checked_reason(&request.reason)?;
         let matching = protect::matching(&target, &self.parts.recent);
         let protected = protect::protected(&target, &matching, &self.parts.break_glass);
-        let preview = show::preview(self, &matching, protected);
+        let mut preview = show::preview(self, &matching, protected);
+        if matching.is_empty() {
+            preview.near = protect::near(&target, &self.parts.recent);
+        }
         let until = clock::now() + ttl;
         let mut isolation =
             Isolation { id: String::new(), target, action, until, reason, forced: request.force_protected };

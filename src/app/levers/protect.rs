@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::nearest;
 use crate::flow::levers::Target;
 use crate::gateway::{Client, Recent};
 use crate::identity::{GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, Identity, USER_ANONYMOUS};
@@ -50,6 +51,26 @@ pub(super) fn matching(target: &Target, recent: &Recent) -> Vec<(ClientKey, Arc<
         _ => target.names(&client.identity, [0, 0, 0, 0].into()),
     };
     recent.all().into_iter().filter(|(_, client)| names(client)).collect()
+}
+
+/// Where nobody is named: the name of the same kind, of somebody who was here, that may have been meant.
+pub(super) fn near(target: &Target, recent: &Recent) -> Option<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (_, client) in recent.all() {
+        let identity = &client.identity;
+        match (target, identity.service_account()) {
+            (Target::User(_), _) => names.push(identity.user.clone()),
+            (Target::Group(_), _) => names.extend(identity.groups.iter().cloned()),
+            (Target::ServiceAccount { .. }, Some((namespace, name))) => {
+                names.push(format!("{namespace}/{name}"))
+            }
+            (Target::Namespace(_), Some((namespace, _))) => names.push(namespace.to_owned()),
+            _ => {}
+        }
+    }
+    // Of equally near ones the same is named each time.
+    names.sort();
+    nearest(&target.name(), names.iter().map(String::as_str)).map(str::to_owned)
 }
 
 /// Why a target must not be isolated without force; empty when it may be.

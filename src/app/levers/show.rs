@@ -86,7 +86,7 @@ pub(super) fn preview(
     let asks = |view: &ClientView| view.served_per_second + view.shed_per_second;
     views.sort_by(|one, other| asks(other).total_cmp(&asks(one)).then_with(|| one.user.cmp(&other.user)));
     views.truncate(PREVIEW_CLIENTS_MAX);
-    Preview { clients: views, matching, protected }
+    Preview { clients: views, matching, near: None, protected }
 }
 
 fn client(keeper: &Keeper, key: ClientKey, client: &Client) -> ClientView {

@@ -202,3 +202,21 @@ fn an_address_that_a_kubelet_came_from_is_protected() {
     assert_eq!(problem.details, ["system:node:worker-1 is among those here lately: a kubelet"]);
     assert!(keeper.isolate(&request("cidr", "10.1.3.0/24"), ROOT).is_ok());
 }
+
+#[test]
+fn a_name_that_nobody_has_is_compared_with_those_who_were_here() {
+    let keeper = keeper(None);
+    let mut agent = (*crate::identity::Identity::anonymous()).clone();
+    (agent.user, agent.groups) = ("system:serviceaccount:obs:node-agent".into(), vec!["agents".into()]);
+    keeper.parts.recent.learn(crate::policy::ClientKey(1), &agent, IpAddr::from([10, 1, 2, 3]));
+    let near = |kind: &str, name: &str| {
+        let dry = Isolate { dry_run: true, ..request(kind, name) };
+        let preview = keeper.isolate(&dry, ROOT).unwrap().preview;
+        (preview.matching, preview.near)
+    };
+    assert_eq!(near("serviceaccount", "obs/node-agnet"), (0, Some("obs/node-agent".into())));
+    assert_eq!(near("namespace", "osb"), (0, Some("obs".into())));
+    assert_eq!(near("group", "agent"), (0, Some("agents".into())));
+    assert_eq!(near("user", "somebody-else"), (0, None));
+    assert_eq!(near("serviceaccount", "obs/node-agent"), (1, None));
+}
