@@ -41,6 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "flow",
             "policy",
+            "request",
             "identity",
             "units",
         ],
@@ -89,6 +90,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "app",
+            "breakglass",
             "demo",
             "sim",
             "config",

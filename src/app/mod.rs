@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use self::control::Control;
 use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
-use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
+use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
 use crate::config::{self, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{Ceiling, Scheduler};
@@ -181,9 +181,15 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     let mut control = Control::start(prepared.metrics, inside, &prepared.upstream)?;
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
+        let seats = Arc::clone(&reserve);
+        let surroundings = Surroundings {
+            metrics: prepared.shared.metrics.lane(),
+            occupancy: Arc::new(move || seats.seats()),
+            upstream: proxy.upstreams.server.address.to_string(),
+        };
         let entrance = Entrance::BreakGlass(reserve);
         let factory = factory(&prepared.shared, entrance, &prepared.upstream, &stats);
-        control.keep_break_glass(lane.start(&drain, factory)?);
+        control.keep_break_glass(lane.start(&drain, surroundings, factory)?);
     }
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     control.keep_server(Server::start(
@@ -204,7 +210,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Prepare
     let break_glass = proxy
         .break_glass
         .as_ref()
-        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane)))
+        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy)))
         .transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);

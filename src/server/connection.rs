@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -53,6 +54,9 @@ pub struct Connection {
     pub protocol: Protocol,
     /// What the client's certificate is worth.
     pub certificate: PeerCertificate,
+    /// The certificate itself, where the listener keeps it ([`super::Settings::keep_leaf`]). Nothing of it is believed
+    /// beyond what `certificate` says.
+    pub leaf: Option<CertificateDer<'static>>,
     pub(super) activity: Activity,
     _open: Open,
 }
@@ -115,6 +119,7 @@ pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: O
     };
     let chain = session.peer_certificates().unwrap_or_default();
     let certificate = current.authority.judge(chain, clock::wall());
+    let kept = serving.settings.keep_leaf.then(|| chain.first().cloned().map(CertificateDer::into_owned));
     let connection = Arc::new(Connection {
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         listener: serving.listener,
@@ -122,6 +127,7 @@ pub(super) async fn serve(socket: std::net::TcpStream, peer: SocketAddr, open: O
         peer_header: peer_header(peer),
         protocol,
         certificate,
+        leaf: kept.flatten(),
         activity: Activity::new(),
         _open: open,
     });

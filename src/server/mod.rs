@@ -49,6 +49,13 @@ pub struct StartError {
     source: io::Error,
 }
 
+impl StartError {
+    /// Threads called `name` cannot be created.
+    pub(crate) const fn new(name: &'static str, source: io::Error) -> Self {
+        Self { name, source }
+    }
+}
+
 /// A running server: its shards and the listeners that feed them. Dropping it cuts everything off at once;
 /// [`Server::close`] ends it in peace.
 pub struct Server {

@@ -14,6 +14,9 @@ pub struct Settings {
     pub deadlines: Deadlines,
     /// Flow control towards HTTP/2 clients.
     pub windows: Windows,
+    /// Whether handlers get to see the client's certificate as it is, and not only the identity in it: a kilobyte a
+    /// connection, so for a listener with few of them.
+    pub keep_leaf: bool,
 }
 
 /// Limits on connections and request heads.
@@ -99,6 +102,7 @@ impl Default for Settings {
                 connection_bytes: 1024 * 1024,
                 send_buffer_bytes: 64 * 1024,
             },
+            keep_leaf: false,
         }
     }
 }

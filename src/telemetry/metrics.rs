@@ -3,7 +3,7 @@
 //! Names and labels are in `docs/METRICS.md`; `tests/tidy.rs` holds both together. Histogram buckets are those of
 //! kube-apiserver (request duration) and of APF (queue wait), so that both can be drawn in one panel.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{
@@ -12,7 +12,7 @@ use prometheus::{
 };
 
 use super::overload::{GateGauges, Overload, raise};
-use super::{Answered, Answerer};
+use super::{Answered, Answerer, LaneMetrics};
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
 use crate::policy::Lane;
 use crate::request::Verb;
@@ -92,6 +92,7 @@ pub struct Metrics {
     failures: [IntCounter; FAILURES.len()],
     gauges: Gauges,
     overload: Overload,
+    lane: Arc<LaneMetrics>,
     breakglass_requests: IntCounterVec,
     connections: GaugeVec,
 }
@@ -159,6 +160,7 @@ impl Metrics {
             },
             gauges: Gauges::register(&register)?,
             overload: Overload::register(&register)?,
+            lane: Arc::new(LaneMetrics::register(&register)?),
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
                 "requests on the break-glass listener",
@@ -214,6 +216,12 @@ impl Metrics {
     /// Sets what answers in flight may take of the apiserver's memory, in bytes.
     pub fn response_budget(&self, bytes: u64) {
         self.overload.budget(bytes);
+    }
+
+    /// Those that the break-glass lane writes.
+    #[must_use]
+    pub fn lane(&self) -> Arc<LaneMetrics> {
+        Arc::clone(&self.lane)
     }
 
     /// Sets how many client connections a listener has open.

@@ -5,11 +5,13 @@
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
 mod event;
+mod lane;
 mod log;
 mod metrics;
 mod overload;
 
 pub use event::{Answered, Answerer};
+pub use lane::LaneMetrics;
 pub use log::{AccessLog, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};
 pub use overload::{GateGauges, OverloadChanged};
