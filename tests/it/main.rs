@@ -10,6 +10,7 @@ mod drain;
 mod identity;
 mod isolation;
 mod kubectl;
+mod lane;
 mod meaning;
 mod payloads;
 mod probes;
