@@ -3,7 +3,8 @@
 //! A token bucket each, in a table of bounded size: whoever fails more often than that is answered 429 without a log
 //! line, an audit record or an alert, so that neither the log nor the disk can be flooded. Only failures count: a good
 //! certificate from the same address always passes, or a stranger behind the operators' NAT could lock them out. All
-//! sources together have one bucket for what is written down.
+//! sources together have one bucket for what is written down. A source that has failed too often gets one handshake a
+//! second until a minute of better manners is over: handshakes are what costs the lane's thread most.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,6 +18,10 @@ const PER_MINUTE: f64 = 5.0;
 const TOLD_PER_MINUTE: f64 = 60.0;
 /// Sources that are told apart; further ones share one bucket.
 const SOURCES_MAX: usize = 1_024;
+/// Connections a minute of a source that has failed too often: an operator behind the same address still gets one.
+const CONNECTIONS_PER_MINUTE: f64 = 60.0;
+/// And so many at once: as many as one source may hold open.
+const CONNECTIONS_BURST: f64 = 32.0;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What to do about a failed attempt.
@@ -36,6 +41,9 @@ pub(super) struct Attempts {
     sources: HashMap<IpAddr, Bucket>,
     others: Option<Bucket>,
     told: Option<Bucket>,
+    /// Connections of sources that have failed too often.
+    connections: HashMap<IpAddr, Bucket>,
+    turned_away: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +57,9 @@ impl Bucket {
         Self { tokens: size, at: now }
     }
 
-    fn take(&mut self, size: f64, now: Instant) -> bool {
-        let refill = now.since(self.at).as_secs_f64() / MINUTE.as_secs_f64() * size;
+    /// Takes one of at most `size`, of which `per_minute` come back.
+    fn take(&mut self, size: f64, per_minute: f64, now: Instant) -> bool {
+        let refill = now.since(self.at).as_secs_f64() / MINUTE.as_secs_f64() * per_minute;
         (self.tokens, self.at) = ((self.tokens + refill).min(size), now);
         let taken = self.tokens >= 1.0;
         if taken {
@@ -72,11 +81,43 @@ impl Attempts {
         } else {
             self.others.get_or_insert(Bucket::full(PER_MINUTE, now))
         };
-        if !bucket.take(PER_MINUTE, now) {
+        if !bucket.take(PER_MINUTE, PER_MINUTE, now) {
+            self.watch_connections(source, now);
             return Attempt::Throttled;
         }
         let told = self.told.get_or_insert(Bucket::full(TOLD_PER_MINUTE, now));
-        if told.take(TOLD_PER_MINUTE, now) { Attempt::Told } else { Attempt::Quiet }
+        if told.take(TOLD_PER_MINUTE, TOLD_PER_MINUTE, now) { Attempt::Told } else { Attempt::Quiet }
+    }
+}
+
+impl Attempts {
+    /// Whether `source` may connect at `now`: everybody may who has not failed too often in the last minute.
+    pub(super) fn may_connect(&mut self, source: IpAddr, now: Instant) -> bool {
+        let source = network(source);
+        let Some(bucket) = self.connections.get_mut(&source) else { return true };
+        let failing = self.sources.get(&source).is_some_and(|failures| now.since(failures.at) < MINUTE);
+        if !failing {
+            self.connections.remove(&source);
+            return true;
+        }
+        let may = bucket.take(CONNECTIONS_BURST, CONNECTIONS_PER_MINUTE, now);
+        self.turned_away += u64::from(!may);
+        may
+    }
+
+    /// Connections that were turned away.
+    pub(super) const fn turned_away(&self) -> u64 {
+        self.turned_away
+    }
+
+    fn watch_connections(&mut self, source: IpAddr, now: Instant) {
+        if self.connections.len() >= SOURCES_MAX {
+            let sources = &self.sources;
+            self.connections.retain(|source, _| sources.contains_key(source));
+        }
+        if self.connections.len() < SOURCES_MAX {
+            self.connections.entry(source).or_insert(Bucket::full(CONNECTIONS_BURST, now));
+        }
     }
 }
 
@@ -122,6 +163,20 @@ mod tests {
         // A minute later their places are free for others.
         assert_eq!(attempts.failed(ip(2_000_000), at(61)), Attempt::Told);
         assert_eq!(attempts.sources.len(), 1);
+    }
+
+    #[test]
+    fn only_who_fails_too_often_is_slowed_down_before_the_handshake() {
+        let mut attempts = Attempts::default();
+        for _ in 0..6 {
+            assert!(attempts.may_connect(ip(1), at(0)));
+            attempts.failed(ip(1), at(0));
+        }
+        let let_in = (0..1_000).filter(|_| attempts.may_connect(ip(1), at(0))).count();
+        assert_eq!((let_in, attempts.turned_away()), (32, 968));
+        assert!(attempts.may_connect(ip(1), at(1)) && !attempts.may_connect(ip(1), at(1)), "one a second");
+        assert!((0..1_000).all(|_| attempts.may_connect(ip(2), at(0))));
+        assert!((0..1_000).all(|_| attempts.may_connect(ip(1), at(61))), "a minute later it is forgotten");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub type Occupancy = Arc<dyn Fn() -> (u32, u32) + Send + Sync>;
 /// See the top of the file.
 pub(super) struct Common {
     pub(super) rules: Rules,
-    pub(super) attempts: Mutex<Attempts>,
+    pub(super) attempts: Arc<Mutex<Attempts>>,
     pub(super) arming: Mutex<Arming>,
     pub(super) audit: Audit,
     pub(super) alerts: Alerts,
@@ -50,6 +50,7 @@ pub(super) struct Common {
 impl Common {
     pub(super) fn new(
         rules: Rules,
+        attempts: Arc<Mutex<Attempts>>,
         arming: Arming,
         audit: Audit,
         alerts: Alerts,
@@ -63,7 +64,7 @@ impl Common {
         metrics.armed(arming.grants(clock::now()).len());
         Self {
             rules,
-            attempts: Mutex::default(),
+            attempts,
             arming: Mutex::new(arming),
             audit,
             alerts,
@@ -146,6 +147,7 @@ impl Common {
 
     /// Shows the audit log's numbers.
     pub(super) fn tell_figures(&self) {
+        self.metrics.turned_away(self.attempts.lock().turned_away());
         let figures = self.audit.figures();
         self.metrics.audit(
             figures.seq.load(Ordering::Relaxed),

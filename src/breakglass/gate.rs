@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
@@ -88,7 +89,7 @@ async fn serve(
                 facts.insert("outcome".to_owned(), Refusal::Unarmed.as_str().into());
                 common.metrics.refused(Refusal::Unarmed.as_str());
                 common.audit.write(facts).await;
-                return server::failure(StatusCode::FORBIDDEN, "Forbidden", &message);
+                return unarmed(request.uri().path(), &message);
             }
         },
     };
@@ -143,6 +144,18 @@ fn let_in(
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// kubectl begins with `/api` and `/apis`, and shows nobody the words of a refusal there unless they are plain text.
+fn unarmed(path: &str, message: &str) -> Response<ServerBody> {
+    if !["/api", "/apis"].contains(&path) {
+        return server::failure(StatusCode::FORBIDDEN, "Forbidden", message);
+    }
+    let body = Full::new(message.to_owned().into()).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
 }
 
 fn how_to_arm(mode: Mode, user: &str) -> String {

@@ -151,7 +151,16 @@ impl Folder {
     /// # Errors
     /// When one cannot be read.
     pub fn open(&self) -> Result<(String, String), LedgerError> {
-        let read = |path: PathBuf| read_text(&path, LEDGER_BYTES_MAX);
+        let read = |path: PathBuf| {
+            read_text(&path, LEDGER_BYTES_MAX).map_err(|error| match error {
+                LedgerError::Io { doing, path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                    let advice =
+                        "name the CA's folder with --ca; `spillway break-glass ca init --out DIR` makes one";
+                    LedgerError::Io { doing, path, source, advice }
+                }
+                other => other,
+            })
+        };
         Ok((read(self.certificate())?, read(self.key())?))
     }
 
@@ -276,7 +285,7 @@ pub fn read_text(path: &Path, most: u64) -> Result<String, LedgerError> {
 
 fn failed(doing: &'static str, path: &Path, source: io::Error) -> LedgerError {
     let advice = match source.kind() {
-        io::ErrorKind::NotFound => "check the path; `spillway break-glass ca init --out DIR` makes a CA",
+        io::ErrorKind::NotFound => "check the path",
         io::ErrorKind::PermissionDenied => "check the owner and mode of it and of its folder",
         io::ErrorKind::StorageFull => "make room on that disk",
         io::ErrorKind::FileTooLarge => "check that it is the right file",

@@ -33,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::oneshot;
@@ -42,7 +43,7 @@ use crate::authn::{ClientAuthority, Material};
 use crate::clock;
 use crate::identity::Credential;
 use crate::server::{
-    self, BindError, Drain, Handler, HandlerFactory, Listener, Mode, Placement, Resumption, Server,
+    self, BindError, Door, Drain, Handler, HandlerFactory, Listener, Mode, Placement, Resumption, Server,
     StartError, Tally, Threads, Tls, TlsError, TlsSettings,
 };
 use crate::telemetry::LaneMetrics;
@@ -67,6 +68,7 @@ pub use self::shown::{Shown, duration as show_duration, parse_time, time as show
 
 use self::alert::Alerts;
 use self::arming::Arming;
+use self::attempts::Attempts;
 use self::check::Rules;
 use self::common::Common;
 use self::gate::Gate;
@@ -140,6 +142,7 @@ pub enum LaneError {
 pub struct BoundLane {
     listener: Listener,
     tls: Arc<Tls>,
+    attempts: Arc<Mutex<Attempts>>,
     settings: Settings,
 }
 
@@ -160,9 +163,12 @@ impl Lane {
     pub fn bind(settings: &Settings) -> Result<BoundLane, LaneError> {
         let (tls, authority) = material(settings)?;
         let tls = Arc::new(Tls::new(&tls, authority)?);
-        let listener =
-            Listener::bind(NAME, settings.address, limits(), Arc::clone(&tls), Placement::OnShard)?;
-        Ok(BoundLane { listener, tls, settings: settings.clone() })
+        let attempts = Arc::new(Mutex::new(Attempts::default()));
+        let mut limits = limits();
+        let asked = Arc::clone(&attempts);
+        limits.door = Some(Door(Arc::new(move |source| asked.lock().may_connect(source, clock::now()))));
+        let listener = Listener::bind(NAME, settings.address, limits, Arc::clone(&tls), Placement::OnShard)?;
+        Ok(BoundLane { listener, tls, attempts, settings: settings.clone() })
     }
 
     /// The address it listens on.
@@ -204,12 +210,18 @@ impl BoundLane {
         surroundings: Surroundings,
         factory: HandlerFactory,
     ) -> Result<Lane, StartError> {
-        let Self { listener, tls, settings } = self;
+        let Self { listener, tls, attempts, settings } = self;
         let address = listener.address();
         let failed = |error| StartError::new(NAME, error);
         let audit = match &settings.audit {
             Some(settings) => Audit::start(settings).map_err(failed)?,
-            None => Audit::to_standard_error(),
+            None => {
+                tracing::warn!(
+                    "break-glass: no folder for the audit log: it goes to standard error alone, and nobody can verify it; \
+                     set state.dir or breakGlass.audit.dir"
+                );
+                Audit::to_standard_error()
+            }
         };
         let alerts = Alerts::start(&settings.on_use, Arc::clone(&surroundings.metrics)).map_err(failed)?;
         let mut arming = Arming::new(settings.arming);
@@ -219,7 +231,8 @@ impl BoundLane {
         let (wake, rung) = bell();
         let rules = Rules { groups: settings.groups.clone() };
         let metrics = Arc::clone(&surroundings.metrics);
-        let common = Arc::new(Common::new(rules, arming, audit.clone(), alerts, wake, surroundings));
+        let common =
+            Arc::new(Common::new(rules, attempts, arming, audit.clone(), alerts, wake, surroundings));
         let probe = start_probe(address, &settings, metrics).map_err(failed)?;
         let reload: Reload = Box::new(move |settings| {
             let (new, authority) = material(settings)?;

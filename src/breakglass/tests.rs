@@ -271,7 +271,7 @@ async fn a_disk_that_takes_nothing_does_not_delay_the_lane() {
     }
     // The disk comes back: everything is there, in order, with a record of the gap.
     std::fs::remove_file(opened.folder.path().join("audit")).unwrap();
-    within(async {
+    within(Box::pin(async {
         let log = opened.folder.path().join("audit/break-glass-audit.jsonl");
         loop {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
@@ -281,7 +281,7 @@ async fn a_disk_that_takes_nothing_does_not_delay_the_lane() {
             let _ = opened.ask(Some(&ada), get("/api")).await;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-    })
+    }))
     .await;
     let records = opened.records();
     assert!(records.iter().filter(|record| record["event"] == "use").count() >= 5);

@@ -1,7 +1,7 @@
 //! What is wrong, where, and what would be right?
 //!
 //! Codes are stable and never reused; their hundreds say of what kind the trouble is: 01 sizes, 02 references,
-//! 03 reachability, 04 security, 06 TLS and files, 09 schema.
+//! 03 reachability, 04 security, 05 break-glass, 06 TLS and files, 09 schema.
 
 use std::fmt;
 
@@ -197,6 +197,8 @@ codes! {
     NoBreakGlass = "0408" Warning,
     /// Service-account tokens are not verified, so every pod ranks as unknown.
     TokensUnverified = "0409" Warning,
+    /// Who armed the break-glass lane would be forgotten.
+    ArmingForgotten = "0501" Warning,
     /// A file is not there.
     FileMissing = "0601" Error,
     /// A file cannot be read.

@@ -129,6 +129,13 @@ fn check_trust(read: &ProxyConfiguration, section: &mut Section<'_>) {
         );
         return;
     };
+    if break_glass.arming != Arming::Open
+        && read.state.is_none()
+        && let Some(field) = section.field("breakGlass")
+    {
+        let message = "a restart would disarm everybody: there is no folder to keep who has armed the lane";
+        field.report(Code::ArmingForgotten, message, "`arming` needs `state.dir`");
+    }
     if certificates.as_ref().is_some_and(|certificates| certificates.ca_file == break_glass.client_ca_file)
         && let Some(field) = section.field("breakGlass")
     {

@@ -32,7 +32,7 @@ pub use self::accept::{BindError, Listener, Placement};
 pub use self::connection::{Connection, Protocol};
 pub use self::drain::{Drain, Moment};
 pub use self::handler::{BodyError, Handler, HandlerFactory, ServerBody, failure};
-pub use self::settings::{Deadlines, Limits, Settings, Windows};
+pub use self::settings::{Deadlines, Door, Limits, Settings, Windows};
 pub use self::shard::{Mode, ShardContext, Threads};
 pub use self::tally::{Tally, TallySnapshot};
 pub use self::tls::{MinVersion, Resumption, Tls, TlsError, TlsSettings};

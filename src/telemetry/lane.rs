@@ -11,6 +11,7 @@ use super::overload::raise;
 /// Numbers about the break-glass lane, written by the lane's own threads.
 pub struct LaneMetrics {
     refused: IntCounterVec,
+    turned_away: IntCounter,
     sessions: IntCounter,
     armed: Gauge,
     probes: IntCounterVec,
@@ -32,6 +33,10 @@ impl LaneMetrics {
                 "break_glass_refused_total",
                 "attempts to use the break-glass lane that were refused, by why",
                 &["reason"],
+            )?,
+            turned_away: register.counter(
+                "break_glass_connections_refused_total",
+                "connections that were closed before the handshake, of sources that fail too often",
             )?,
             sessions: register
                 .counter("break_glass_sessions_total", "times that somebody began to use the lane")?,
@@ -76,6 +81,11 @@ impl LaneMetrics {
     /// Somebody was refused, for this reason of a closed set.
     pub fn refused(&self, reason: &'static str) {
         self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// So many connections were closed before their handshake.
+    pub fn turned_away(&self, total: u64) {
+        raise(&self.turned_away, total);
     }
 
     /// Somebody began to use the lane.

@@ -87,7 +87,8 @@ fn whatever_is_done_to_lines_is_found() {
     let folder = tempfile::tempdir().unwrap();
     log(folder.path(), 20, 1 << 20);
     let good = lines(folder.path());
-    let changes: [(&str, &dyn Fn(&mut Vec<String>), &str); 5] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Vec<String>), &'a str);
+    let changes: [Change<'_>; 5] = [
         ("removed", &|lines| drop(lines.remove(7)), "records 8 to 8 are missing"),
         ("moved", &|lines| lines.swap(7, 8), "missing"),
         ("repeated", &|lines| lines.insert(7, lines[7].clone()), "moved or repeated"),

@@ -261,6 +261,14 @@ impl Writer {
                     (self.gap.torn_bytes, self.gap.cut_records) = (found.torn_bytes, found.cut_records);
                     self.renumber(found.place);
                 }
+                if !self.begun {
+                    tracing::info!(
+                        folder = %self.folder.display(),
+                        seq = self.place.seq,
+                        public_key = super::public_key_text(&key).trim(),
+                        "break-glass: the audit log is open; keep its public key elsewhere"
+                    );
+                }
                 self.begun = true;
                 if found.cut_records > 0 {
                     tracing::error!(

@@ -105,8 +105,7 @@ fn armed(answer: &Answer, output: Output, out: &mut dyn Write) -> Result<Ending,
     let grant = &json["armed"];
     let text = |key: &str| grant[key].as_str().unwrap_or_default().to_owned();
     let left = Duration::from_secs(grant["secondsLeft"].as_u64().unwrap_or(0));
-    // A part of the first second has passed.
-    let left = show_duration(left + Duration::from_secs(1));
+    let left = show_duration(left);
     let second = match (grant["second"].as_str(), grant["alone"] == true) {
         (Some(second), _) => format!(", confirmed by {second}"),
         (None, true) => ", alone".to_owned(),
