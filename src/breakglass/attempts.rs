@@ -22,6 +22,8 @@ const SOURCES_MAX: usize = 1_024;
 const CONNECTIONS_PER_MINUTE: f64 = 60.0;
 /// And so many at once: as many as one source may hold open.
 const CONNECTIONS_BURST: f64 = 32.0;
+/// Arming, confirming and disarming of everybody together, a minute: each writes a signed record.
+const DESK_PER_MINUTE: f64 = 30.0;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What to do about a failed attempt.
@@ -41,6 +43,7 @@ pub(super) struct Attempts {
     sources: HashMap<IpAddr, Bucket>,
     others: Option<Bucket>,
     told: Option<Bucket>,
+    desk: Option<Bucket>,
     /// Connections of sources that have failed too often.
     connections: HashMap<IpAddr, Bucket>,
     turned_away: u64,
@@ -103,6 +106,15 @@ impl Attempts {
         let may = bucket.take(CONNECTIONS_BURST, CONNECTIONS_PER_MINUTE, now);
         self.turned_away += u64::from(!may);
         may
+    }
+
+    /// Whether somebody with a good certificate may arm, confirm or disarm at `now`.
+    pub(super) fn may_ask_the_desk(&mut self, now: Instant) -> bool {
+        self.desk.get_or_insert(Bucket::full(DESK_PER_MINUTE, now)).take(
+            DESK_PER_MINUTE,
+            DESK_PER_MINUTE,
+            now,
+        )
     }
 
     /// Connections that were turned away.
@@ -177,6 +189,13 @@ mod tests {
         assert!(attempts.may_connect(ip(1), at(1)) && !attempts.may_connect(ip(1), at(1)), "one a second");
         assert!((0..1_000).all(|_| attempts.may_connect(ip(2), at(0))));
         assert!((0..1_000).all(|_| attempts.may_connect(ip(1), at(61))), "a minute later it is forgotten");
+    }
+
+    #[test]
+    fn a_script_that_arms_in_a_loop_is_stopped() {
+        let mut attempts = Attempts::default();
+        assert_eq!((0..1_000).filter(|_| attempts.may_ask_the_desk(at(0))).count(), 30);
+        assert!(attempts.may_ask_the_desk(at(2)));
     }
 
     #[test]

@@ -76,6 +76,9 @@ async fn serve(
             return refuse(&common, &connection, facts, Some(&shown), Refusal::DrillOnly, wall).await;
         }
     } else if path.starts_with(PREFIX) {
+        if !common.attempts.lock().may_ask_the_desk(now) {
+            return too_many("too many people arm and disarm this lane at once; come back in a minute");
+        }
         let person = person(&shown);
         return desk::serve(&common, &person, facts, request).await;
     }
@@ -84,11 +87,15 @@ async fn serve(
         Bearer::Person => match let_in(&common, &shown, request.headers(), &facts, now) {
             Ok(grant) => grant,
             Err(message) => {
-                let mut facts = facts;
-                facts.insert("event".to_owned(), "refuse".into());
-                facts.insert("outcome".to_owned(), Refusal::Unarmed.as_str().into());
                 common.metrics.refused(Refusal::Unarmed.as_str());
-                common.audit.write(facts).await;
+                // Written down as often as other failures are, and answered always: the answer says what to do.
+                let attempt = common.attempts.lock().failed(connection.peer.ip(), now);
+                if attempt == Attempt::Told {
+                    let mut facts = facts;
+                    facts.insert("event".to_owned(), "refuse".into());
+                    facts.insert("outcome".to_owned(), Refusal::Unarmed.as_str().into());
+                    common.audit.write(facts).await;
+                }
                 return unarmed(request.uri().path(), &message);
             }
         },
@@ -146,6 +153,12 @@ fn let_in(
     }
 }
 
+fn too_many(message: &str) -> Response<ServerBody> {
+    let mut response = server::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(THROTTLED_SECONDS));
+    response
+}
+
 /// kubectl begins with `/api` and `/apis`, and shows nobody the words of a refusal there unless they are plain text.
 fn unarmed(path: &str, message: &str) -> Response<ServerBody> {
     if !["/api", "/apis"].contains(&path) {
@@ -184,9 +197,7 @@ async fn refuse(
     if attempt == Attempt::Throttled {
         common.metrics.refused(Refusal::Throttled.as_str());
         let message = check::message(Refusal::Throttled, shown, &common.rules, wall);
-        let mut response = server::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", &message);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(THROTTLED_SECONDS));
-        return response;
+        return too_many(&message);
     }
     common.metrics.refused(why.as_str());
     let message = check::message(why, shown, &common.rules, wall);

@@ -288,3 +288,27 @@ async fn a_disk_that_takes_nothing_does_not_delay_the_lane() {
     let gap = records.iter().find(|record| record["event"] == "audit-gap").unwrap();
     assert!(gap["delayed"].as_u64().unwrap() >= 5 && gap["lost"] == 0, "{gap}");
 }
+
+#[tokio::test]
+async fn a_new_ca_is_taken_over_and_a_broken_one_is_not() {
+    let opened = open_with(|settings, people, folder| {
+        let file = folder.join("ca.crt");
+        std::fs::write(&file, &people.certificate).unwrap();
+        settings.client_ca = Material::File(file);
+    });
+    let (file, successor) = (opened.folder.path().join("ca.crt"), Authority::new("successor"));
+    let (old, new) = (person(&opened.people, "ada"), person(&successor, "bob"));
+    // Half a file: the old CA stays in force.
+    std::fs::write(&file, &successor.certificate[..100]).unwrap();
+    assert_eq!(opened.ask(Some(&old), get("/api")).await.0, StatusCode::OK);
+    // Both, as in a rotation.
+    std::fs::write(&file, format!("{}{}", opened.people.certificate, successor.certificate)).unwrap();
+    within(Box::pin(async {
+        while opened.ask(Some(&new), get("/api")).await.0 != StatusCode::OK {
+            assert_eq!(opened.ask(Some(&old), get("/api")).await.0, StatusCode::OK);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }))
+    .await;
+    assert_eq!(opened.ask(Some(&old), get("/api")).await.0, StatusCode::OK);
+}

@@ -1,7 +1,7 @@
 //! What changes under the lane while it runs?
 //!
 //! One thread looks at files, so that the lane's own never touches a disk: the deny list every second; certificate, key
-//! and client CA every ten, taken over when they changed and are good, else the old ones stay and it is said; and once a
+//! and client CA every five, taken over when they changed and are good, else the old ones stay and it is said; and once a
 //! minute how long certificates are still good. It also ends grants whose time is over and keeps them over a restart.
 
 use std::fs::{self, File, OpenOptions};
@@ -26,7 +26,7 @@ use crate::clock;
 
 const TICK: Duration = Duration::from_secs(1);
 /// Every so many ticks certificates are compared.
-const CERTIFICATES_EVERY: u64 = 10;
+const CERTIFICATES_EVERY: u64 = 5;
 /// Every so many ticks their ends are looked at.
 const EXPIRY_EVERY: u64 = 60;
 /// Bytes of the state file that are believed.

@@ -369,6 +369,47 @@ fn the_self_probe_and_the_command_that_is_told_both_work() {
 }
 
 #[test]
+fn a_test_that_fails_says_where_and_what_to_do() {
+    if !needs_spillway() {
+        return;
+    }
+    let office = Office::new();
+    let spillway = start(&office, |_| ());
+    let tested = |user: &str| {
+        let done =
+            office.run(&["break-glass", "test", "--kubeconfig", &format!("{user}.kubeconfig"), "-o", "json"]);
+        assert_eq!(done.status.code(), Some(1), "{user}: {}", said(&done));
+        let json: Value = serde_json::from_slice(&done.stdout).unwrap();
+        let steps = json["steps"].as_array().unwrap().clone();
+        let last = steps.into_iter().find(|step| step["ok"] == false).unwrap();
+        assert!(last["advice"].as_str().is_some_and(|advice| advice.len() > 20), "{user}: {last}");
+        (last["step"].as_str().unwrap().to_owned(), last["what"].as_str().unwrap().to_owned())
+    };
+    office.kubeconfig("ada@corp", &format!("https://127.0.0.1:{}", crate::cluster::free_port()));
+    assert_eq!(tested("ada@corp").0, "connect");
+    let good = fs::read_to_string(office.kubeconfig("bob@corp", &url(&spillway))).unwrap();
+    // The main listener accepts nobody of the break-glass CA.
+    office.kubeconfig("eve@corp", &format!("https://{}", spillway.main));
+    assert_eq!(tested("eve@corp").0, "identity");
+    office.ok(&["break-glass", "revoke", "bob@corp", "--ca", "ca"]);
+    wait_for("the deny list to be read", PATIENCE, || {
+        let denied = metric(&spillway, "spillway_break_glass_denied_certificates");
+        if denied > 0.5 { Ok(()) } else { Err(spillway.log()) }
+    });
+    let (step, what) = tested("bob@corp");
+    assert!(step == "identity" && what.contains("was revoked"), "{step}: {what}");
+    // Another CA than the one that signed the lane's serving certificate.
+    let (ca, wrong) = (&CLUSTER.paths.server_ca.cert, &CLUSTER.paths.wrong_ca.cert);
+    let encode = |file: &Path| {
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, fs::read(file).unwrap())
+    };
+    let text = good.replace(&encode(ca), &encode(wrong));
+    assert_ne!(text, good);
+    fs::write(office.path("bob@corp.kubeconfig"), text).unwrap();
+    assert_eq!(tested("bob@corp").0, "tls");
+}
+
+#[test]
 fn a_loop_of_lists_never_exceeds_the_ceiling() {
     if !needs_spillway() {
         return;

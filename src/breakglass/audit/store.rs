@@ -90,8 +90,9 @@ impl Store {
         let written = self.file.write_all(lines).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Half a line must not stay: the records are kept in memory and written again.
-            self.file.set_len(self.length)?;
-            self.file.seek(SeekFrom::Start(self.length))?;
+            // The log is opened anew before the next try, and that cuts a torn line off if this could not.
+            let _ = self.file.set_len(self.length);
+            let _ = self.file.seek(SeekFrom::Start(self.length));
             return Err(error);
         }
         self.length += lines.len() as u64;
@@ -131,7 +132,8 @@ fn tail(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
     let start = length.saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    // No more than was there: what is written meanwhile is not ours.
+    file.take(length - start).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -183,6 +183,32 @@ fn records_that_came_before_the_disk_get_their_place() {
     assert!(lines(&below).iter().any(|line| line.contains("audit-gap")));
 }
 
+#[test]
+fn a_full_disk_keeps_records_in_memory_and_loses_none() {
+    let folder = tempfile::tempdir().unwrap();
+    // Every write to it is answered with "no space left on device".
+    std::os::unix::fs::symlink("/dev/full", folder.path().join(LOG)).unwrap();
+    let audit = Audit::start(&settings(folder.path(), 1 << 20)).unwrap();
+    for number in 0..20 {
+        audit.note(facts(number));
+    }
+    while audit.figures().pending.load(Ordering::Relaxed) < 21 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(audit.figures().failing.load(Ordering::Relaxed));
+    fs::remove_file(folder.path().join(LOG)).unwrap();
+    while audit.figures().failing.load(Ordering::Relaxed) {
+        audit.note(facts(99));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    audit.close();
+    let verdict = judge(folder.path());
+    assert!(verdict.is_whole(), "{:?}", verdict.findings);
+    assert_eq!(audit.figures().lost.load(Ordering::Relaxed), 0);
+    let gap = lines(folder.path()).into_iter().find(|line| line.contains("audit-gap")).unwrap();
+    assert!(gap.contains("\"lost\":0"), "{gap}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
