@@ -126,7 +126,7 @@ pub enum Bearer {
 pub struct Order<'a> {
     /// The person, or the drill's name.
     pub user: &'a str,
-    /// The group that kube-apiserver is told. A drill has [`GROUP_DRILL`] instead.
+    /// The group that kube-apiserver is told. A drill has one of its own instead.
     pub group: &'a str,
     /// Who it is for.
     pub bearer: Bearer,

@@ -112,7 +112,7 @@ pub(super) fn time_millis(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(&format).unwrap_or_else(|_| "a time out of range".to_owned())
 }
 
-/// What [`time`] wrote.
+/// What [`time()`] wrote.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok().map(SystemTime::from)

@@ -1,6 +1,6 @@
 //! Who did what through the lane, when, why, with what outcome, and is the log of it whole?
 //!
-//! One JSON line for every request and every change of state, numbered without gaps and chained ([`chain`]). A request's
+//! One JSON line for every request and every change of state, numbered without gaps and chained (`chain`). A request's
 //! line is on the disk before its answer leaves, unless the disk is slow: nobody waits longer than [`WAIT`] for it, and
 //! not at all while it stands still. Never in it: Authorization, bodies, keys.
 
