@@ -324,6 +324,45 @@ fn arming_survives_a_restart_only_with_an_intact_file() {
 }
 
 #[test]
+fn two_people_open_the_lane_by_two_commands() {
+    if !needs_spillway() {
+        return;
+    }
+    let office = Office::new();
+    let spillway = start(&office, |config| config["breakGlass"]["arming"] = json!("TwoPerson"));
+    let ada = office.kubeconfig("ada@corp", &url(&spillway));
+    office.kubeconfig("bob@corp", &url(&spillway));
+    let arm = [
+        "break-glass",
+        "arm",
+        "--reason",
+        "storm",
+        "--ticket",
+        "INC-481",
+        "--kubeconfig",
+        "ada@corp.kubeconfig",
+    ];
+    let waiting = office.ok(&arm);
+    assert!(waiting.starts_with("not armed yet: ") && waiting.contains("confirm ada@corp"), "{waiting}");
+    assert!(!CLUSTER.kubectl(&ada, &["get", "namespaces"]).status.success());
+    let confirm = |by: &str| {
+        office.run(&["break-glass", "confirm", "ada@corp", "--kubeconfig", &format!("{by}.kubeconfig")])
+    };
+    let herself = confirm("ada@corp");
+    assert_eq!(herself.status.code(), Some(1), "{}", said(&herself));
+    let confirmed = confirm("bob@corp");
+    assert_eq!(
+        String::from_utf8_lossy(&confirmed.stdout),
+        "armed for ada@corp for 1h (INC-481: storm, confirmed by bob@corp)\n",
+        "{}",
+        said(&confirmed)
+    );
+    CLUSTER.kubectl_ok(&ada, &["get", "namespaces"]);
+    assert_eq!(office.ok(&["break-glass", "disarm", "--kubeconfig", "ada@corp.kubeconfig"]), "disarmed\n");
+    assert!(!CLUSTER.kubectl(&ada, &["get", "namespaces"]).status.success());
+}
+
+#[test]
 fn the_self_probe_and_the_command_that_is_told_both_work() {
     if !needs_spillway() {
         return;
