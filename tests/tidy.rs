@@ -42,6 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "flow",
             "policy",
+            "request",
             "identity",
             "units",
         ],
@@ -91,6 +92,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "app",
             "admin",
+            "breakglass",
             "demo",
             "sim",
             "replay",

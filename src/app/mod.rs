@@ -31,7 +31,7 @@ use self::descriptors::Plan;
 use self::levers::{AdminThread, Keeper};
 use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
-use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError};
+use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
 use crate::config::{self, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{Ceiling, Scheduler};
@@ -219,10 +219,15 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     if let (Some(lane), Some(settings)) = (prepared.break_glass, &proxy.break_glass) {
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
         prepared.keeper.show_break_glass(Arc::clone(&reserve));
+        let seats = Arc::clone(&reserve);
+        let surroundings = Surroundings {
+            metrics: prepared.shared.metrics.lane(),
+            occupancy: Arc::new(move || seats.seats()),
+            upstream: proxy.upstreams.server.address.to_string(),
+        };
         let entrance = Entrance::BreakGlass(reserve);
         let factory = factory(&prepared.shared, entrance, &aside, &stats);
-        let lane = lane.start(&drain, factory)?;
-        control.keep_break_glass(lane);
+        control.keep_break_glass(lane.start(&drain, surroundings, factory)?);
     }
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
@@ -242,7 +247,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
     let break_glass = proxy
         .break_glass
         .as_ref()
-        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane, plan)))
+        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy, plan)))
         .transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);

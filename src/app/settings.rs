@@ -184,8 +184,35 @@ pub fn flow(policy: &TrafficPolicy) -> flow::Settings {
     }
 }
 
-pub(super) fn break_glass(lane: &proxy::BreakGlass, plan: &Plan) -> breakglass::Settings {
+/// The lane's settings; `state` is where the process keeps what survives a restart.
+pub(super) fn break_glass(
+    lane: &proxy::BreakGlass,
+    proxy: &ProxyConfiguration,
+    plan: &Plan,
+) -> breakglass::Settings {
+    let state = proxy.state.as_ref().map(|state| state.dir.clone());
+    let folder = lane.audit.dir.clone().or_else(|| state.clone());
+    let audit = folder.map(|folder| breakglass::audit::Settings {
+        key_folder: state.clone().unwrap_or_else(|| folder.clone()),
+        folder,
+        rotate_bytes: u64::from(lane.audit.rotate_bytes),
+        host: host(),
+        config_hash: breakglass::audit::config_hash(&format!("{proxy:?}")),
+    });
     breakglass::Settings {
+        deny_file: lane.deny_file.clone(),
+        arming: match lane.arming {
+            proxy::Arming::Open => breakglass::ArmMode::Open,
+            proxy::Arming::Reasoned => breakglass::ArmMode::Reasoned,
+            proxy::Arming::TwoPerson => breakglass::ArmMode::TwoPerson,
+        },
+        state_folder: state,
+        audit,
+        on_use: lane.on_use.clone(),
+        drill: lane.drill.as_ref().map(|drill| breakglass::Drill {
+            certificate: Material::File(drill.cert_file.clone()),
+            key: Material::File(drill.key_file.clone()),
+        }),
         address: lane.address,
         certificate: Material::File(lane.tls.cert_file.clone()),
         key: Material::File(lane.tls.key_file.clone()),
@@ -193,6 +220,12 @@ pub(super) fn break_glass(lane: &proxy::BreakGlass, plan: &Plan) -> breakglass::
         groups: lane.groups.clone(),
         connections: plan.break_glass,
     }
+}
+
+/// The node's name, for records that are read beside those of others.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 pub(super) fn ceiling(lane: &proxy::BreakGlass) -> CeilingSettings {

@@ -3,25 +3,76 @@
 //! By a lane that shares nothing with the others: its own listener, one thread of its own for accepting and
 //! serving, its own TLS configuration without session resumption, and its own client CA. A certificate signed
 //! by any other CA, a token, or nothing at all gets 401, whatever it would be worth elsewhere. What a request
-//! then does (own upstream connections, own ceiling) is the handler's business. Left out so far: grants, the
-//! audit chain, the self-probe.
+//! then does (own upstream connections, own ceiling) is the handler's business.
+//!
+//! Around it: `authority` makes the CA and its certificates, `check` judges them, `arming` asks why, [`audit`] writes
+//! down who did what, `watch` follows files, `probe` proves once a minute that the lane works, `alert` tells people.
+//! Threads of their own do whatever may wait for a disk or a program; the lane's thread never does.
+
+mod alert;
+mod arming;
+mod attempts;
+pub mod audit;
+mod authority;
+mod check;
+mod client;
+mod common;
+mod deny;
+mod desk;
+mod expiry;
+mod gate;
+mod kubeconfig;
+mod ledger;
+mod passphrase;
+mod probe;
+mod shown;
+mod watch;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::sync::oneshot;
 
 use crate::authn::certificate::AuthorityError;
-use crate::authn::{ClientAuthority, Material, PeerCertificate, Verdict};
+use crate::authn::{ClientAuthority, Material};
 use crate::clock;
 use crate::identity::Credential;
 use crate::server::{
-    self, BindError, Connection, Drain, Handler, HandlerFactory, Listener, Mode, Placement, Resumption,
-    Server, ServerBody, StartError, Tally, Threads, Tls, TlsError, TlsSettings,
+    self, BindError, Door, Drain, Handler, HandlerFactory, Listener, Mode, Placement, Resumption, Server,
+    StartError, Tally, Threads, Tls, TlsError, TlsSettings,
 };
+use crate::telemetry::LaneMetrics;
+
+pub use self::arming::{GRANT_DEFAULT, Mode as ArmMode};
+pub use self::audit::Audit;
+pub use self::authority::{
+    Authority, Bearer, Founded, IssueError, Issued, Order, TTL_MAX, UNIT, UNIT_DRILL, found,
+};
+pub use self::client::{Answer, ClientError, Stage, Target};
+pub use self::common::Occupancy;
+pub use self::deny::DenyList;
+pub use self::kubeconfig::{
+    Access, KubeconfigError, is_server, read as read_kubeconfig, write as write_kubeconfig,
+};
+pub use self::ledger::{
+    Entry, Folder, LedgerError, deny, read_deny_list, read_text, write_private, write_public,
+};
+pub use self::passphrase::{Passphrase, SealError};
+pub use self::probe::Drill;
+pub use self::shown::{Shown, duration as show_duration, parse_time, time as show_time};
+
+use self::alert::Alerts;
+use self::arming::Arming;
+use self::attempts::Attempts;
+use self::check::Rules;
+use self::common::Common;
+use self::gate::Gate;
+use self::watch::{Watch, bell};
 
 /// What errors and logs call the lane's listener, and its thread.
 pub const NAME: &str = "break-glass";
@@ -47,7 +98,33 @@ pub struct Settings {
     pub groups: Vec<String>,
     /// Open connections at most: what is left of the process's file descriptors for it.
     pub connections: usize,
+    /// The list of revoked certificates; read again when it changes.
+    pub deny_file: Option<PathBuf>,
+    /// What opens the lane beside a certificate.
+    pub arming: ArmMode,
+    /// Where who is armed is kept over a restart.
+    pub state_folder: Option<PathBuf>,
+    /// Where the audit log is written; without it, to standard error alone.
+    pub audit: Option<audit::Settings>,
+    /// The command that is told of each use, and its arguments; empty: none.
+    pub on_use: Vec<String>,
+    /// The self-probe's certificate; without it there is no self-probe.
+    pub drill: Option<Drill>,
 }
+
+/// What the lane is told about the rest of the process.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Its numbers.
+    pub metrics: Arc<LaneMetrics>,
+    /// Seats of its ceiling in use, of how many.
+    pub occupancy: Occupancy,
+    /// What the audit log calls kube-apiserver.
+    pub upstream: String,
+}
+
+/// Reads the files of a lane anew.
+type Reload = Box<dyn Fn() -> Result<(), LaneError> + Send>;
 
 /// The lane could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +144,8 @@ pub enum LaneError {
 pub struct BoundLane {
     listener: Listener,
     files: Files,
-    groups: Arc<[String]>,
+    attempts: Arc<Mutex<Attempts>>,
+    settings: Settings,
 }
 
 /// What of a lane comes from files, and can be read anew while it is open. Clones are of the same lane.
@@ -83,6 +161,9 @@ pub struct Lane {
     server: Server,
     address: SocketAddr,
     files: Files,
+    audit: Audit,
+    /// Ends the self-probe when it is dropped.
+    _probe: Option<oneshot::Sender<()>>,
 }
 
 impl Files {
@@ -109,10 +190,13 @@ impl Lane {
     pub fn bind(settings: &Settings) -> Result<BoundLane, LaneError> {
         let authority = Arc::new(ClientAuthority::from_pem(&settings.client_ca, Credential::BreakGlass)?);
         let tls = Arc::new(Tls::new(&serving(settings), Arc::clone(&authority))?);
-        let listener =
-            Listener::bind(NAME, settings.address, limits(settings), Arc::clone(&tls), Placement::OnShard)?;
+        let attempts = Arc::new(Mutex::new(Attempts::default()));
+        let mut limits = limits(settings);
+        let asked = Arc::clone(&attempts);
+        limits.door = Some(Door(Arc::new(move |source| asked.lock().may_connect(source, clock::now()))));
+        let listener = Listener::bind(NAME, settings.address, limits, Arc::clone(&tls), Placement::OnShard)?;
         let files = Files { settings: settings.clone(), tls, authority };
-        Ok(BoundLane { listener, files, groups: settings.groups.clone().into() })
+        Ok(BoundLane { listener, files, attempts, settings: settings.clone() })
     }
 
     /// The address it listens on.
@@ -133,9 +217,12 @@ impl Lane {
         self.files.clone()
     }
 
-    /// Ends the lane; see [`Server::close`].
+    /// Ends the lane; see [`Server::close`]. Its last audit record is written then.
     pub async fn close(self, grace: Duration) {
-        self.server.close(grace).await;
+        let Self { server, audit, .. } = self;
+        server.close(grace).await;
+        // It waits for a disk, but not for long; it fails only by a panic, which was reported where it happened.
+        let _ = tokio::task::spawn_blocking(move || audit.close()).await;
     }
 }
 
@@ -152,56 +239,73 @@ impl BoundLane {
         self.files.clone()
     }
 
-    /// Starts the lane's thread. The handler that `factory` makes sees only requests of verified
+    /// Starts the lane's threads. The handler that `factory` makes sees only requests of verified
     /// certificates.
     ///
     /// # Errors
-    /// The thread cannot be created.
-    pub fn start(self, drain: &Drain, factory: HandlerFactory) -> Result<Lane, StartError> {
-        let Self { listener, files, groups } = self;
+    /// A thread cannot be created.
+    pub fn start(
+        self,
+        drain: &Drain,
+        surroundings: Surroundings,
+        factory: HandlerFactory,
+    ) -> Result<Lane, StartError> {
+        let Self { listener, files, attempts, settings } = self;
         let address = listener.address();
+        let failed = |error| StartError::new(NAME, error);
+        let audit = match &settings.audit {
+            Some(settings) => Audit::start(settings).map_err(failed)?,
+            None => {
+                tracing::warn!(
+                    "break-glass: no folder for the audit log: it goes to standard error alone, and nobody can verify it; \
+                     set state.dir or breakGlass.audit.dir"
+                );
+                Audit::to_standard_error()
+            }
+        };
+        let alerts = Alerts::start(&settings.on_use, Arc::clone(&surroundings.metrics)).map_err(failed)?;
+        let mut arming = Arming::new(settings.arming);
+        if let Some(folder) = &settings.state_folder {
+            arming.recall(watch::read(folder, clock::wall()), clock::now(), clock::wall());
+        }
+        let (wake, rung) = bell();
+        let rules = Rules { groups: settings.groups.clone() };
+        let metrics = Arc::clone(&surroundings.metrics);
+        let common =
+            Arc::new(Common::new(rules, attempts, arming, audit.clone(), alerts, wake, surroundings));
+        let probe = start_probe(address, &settings, metrics).map_err(failed)?;
+        let changed = files.clone();
+        let reload: Reload = Box::new(move || changed.reload());
+        let mut watch = Watch::new(Arc::clone(&common), settings, reload);
+        // Whoever is revoked never gets in, not even in the first second.
+        watch.look_at_deny_list();
+        std::thread::Builder::new()
+            .name("break-glass-watch".to_owned())
+            .spawn(move || watch.run(&rung))
+            .map_err(failed)?;
         let threads = Threads { mode: Mode::Sharded, count: 1, name: NAME };
         let gated: HandlerFactory = Arc::new(move |context| -> Arc<dyn Handler> {
-            Arc::new(Gate { inside: factory(context), groups: Arc::clone(&groups) })
+            Arc::new(Gate { inside: factory(context), common: Arc::clone(&common) })
         });
         let server = Server::start(threads, vec![listener], drain, &gated)?;
-        Ok(Lane { server, address, files })
+        Ok(Lane { server, address, files, audit, _probe: probe })
     }
 }
 
-/// Lets verified certificates of the lane's groups through.
-struct Gate {
-    inside: Arc<dyn Handler>,
-    groups: Arc<[String]>,
-}
-
-impl Gate {
-    /// Why the certificate does not open the lane, if it does not.
-    fn refusal(&self, certificate: &PeerCertificate) -> Option<&'static str> {
-        // Connections outlive certificates and CAs, so both are looked at again.
-        match certificate.verdict(clock::wall()) {
-            Verdict::Verified(caller) => {
-                let named = caller.identity.groups.iter().any(|group| self.groups.contains(group));
-                (!named).then_some("Unauthorized: this certificate's O names none of breakGlass.groups")
-            }
-            _ => Some("Unauthorized: this address accepts only certificates of the break-glass CA"),
-        }
-    }
-}
-
-impl Handler for Gate {
-    fn handle(
-        &self,
-        connection: Arc<Connection>,
-        request: Request<Incoming>,
-    ) -> BoxFuture<'static, Response<ServerBody>> {
-        match self.refusal(&connection.certificate) {
-            None => self.inside.handle(connection, request),
-            Some(message) => {
-                std::future::ready(server::failure(StatusCode::UNAUTHORIZED, "Unauthorized", message)).boxed()
-            }
-        }
-    }
+/// The self-probe has a thread of its own: it must notice when another one stands still.
+fn start_probe(
+    address: SocketAddr,
+    settings: &Settings,
+    metrics: Arc<LaneMetrics>,
+) -> std::io::Result<Option<oneshot::Sender<()>>> {
+    let Some(drill) = settings.drill.clone() else { return Ok(None) };
+    let serving = settings.certificate.clone();
+    let (stop, stopped) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("break-glass-probe".to_owned())
+        .spawn(move || runtime.block_on(probe::run(address, serving, drill, metrics, stopped)))?;
+    Ok(Some(stop))
 }
 
 fn serving(settings: &Settings) -> TlsSettings {
@@ -218,7 +322,18 @@ fn limits(lane: &Settings) -> server::Settings {
     let limits = &mut settings.limits;
     limits.connections = CONNECTIONS_MAX.min(lane.connections);
     limits.connections_per_source = CONNECTIONS_PER_SOURCE_MAX.min(limits.connections);
+    settings.keep_leaf = true;
     settings
+}
+
+/// What the first certificate of a PEM text says.
+///
+/// # Errors
+/// When there is none, in words.
+pub fn read_certificate(pem: &[u8]) -> Result<Shown, String> {
+    let der =
+        CertificateDer::from_pem_slice(pem).map_err(|error| format!("it is no PEM certificate: {error}"))?;
+    shown::read(&der).map_err(str::to_owned)
 }
 
 #[cfg(test)]

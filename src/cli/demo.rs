@@ -13,9 +13,10 @@ use clap::Args as ClapArgs;
 use super::Ending;
 use crate::app;
 use crate::config::{
-    self, Admin, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
-    ForwardIdentity, Http2, Limits, Listener, Logging, Metrics, ProbeIdentity, ProxyConfiguration, Runtime,
-    Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion, UnverifiedProtocol, UpstreamTls, Upstreams,
+    self, Admin, Arming, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
+    ForwardIdentity, Http2, LaneAudit, Limits, Listener, Logging, Metrics, ProbeIdentity, ProxyConfiguration,
+    Runtime, Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion, UnverifiedProtocol, UpstreamTls,
+    Upstreams,
 };
 use crate::demo::{self, Afterwards, Played, ProxyInputs, Report, RunningProxy, Standing};
 
@@ -139,6 +140,11 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
             seats: BreakGlass::SEATS,
             rate: BreakGlass::RATE,
             burst: BreakGlass::BURST,
+            deny_file: None,
+            arming: Arming::default(),
+            audit: LaneAudit::default(),
+            on_use: vec![],
+            drill: None,
         }),
         runtime: Runtime::default(),
         metrics: Metrics { address: ANY },

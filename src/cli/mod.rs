@@ -3,11 +3,14 @@
 //! Commands write to the streams they are handed and return how they ended; only `main` ends the process. Examples
 //! stand first in every help text: they are what people read at three in the morning.
 
+pub mod audit;
+pub mod break_glass;
 pub mod demo;
 mod effect;
 pub mod events;
 #[cfg(test)]
 mod golden;
+pub mod incident;
 pub mod isolate;
 pub mod limit;
 pub mod lockdown;
@@ -54,6 +57,7 @@ pub enum Ending {
 /// A guard in front of kube-apiserver: operators keep access, telemetry is shed first.
 #[derive(Debug, Parser)]
 #[command(name = "spillway", version, max_term_width = 100)]
+#[command(after_help = "In an incident: spillway help incident")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -67,6 +71,10 @@ enum Command {
     Validate(validate::Args),
     /// Play a telemetry storm without and with spillway, on this machine, no cluster needed
     Demo(demo::Args),
+    /// Certificates for the emergency lane, and proof that it works
+    BreakGlass(break_glass::Args),
+    /// Is the record of who used the emergency lane whole?
+    Audit(audit::Args),
     /// Play a scenario in virtual time, with this policy or another algorithm in front of a modelled apiserver
     Simulate(simulate::Args),
     /// Play audit logs through a policy: who would have been refused?
@@ -106,6 +114,13 @@ pub fn dispatch(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Ending {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // clap's own help knows commands alone, and this page must be found by whoever types what the page itself says.
+    if arguments.get(1).is_some_and(|word| word == "help")
+        && arguments.get(2).is_some_and(|word| word == "incident")
+    {
+        return incident::print(out);
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(message) => {
@@ -127,6 +142,8 @@ pub fn dispatch(
             Err(_) => Ending::Failed,
         },
         Command::Demo(args) => demo::run(&args, out, err),
+        Command::Audit(args) => audit::run(&args, out, err),
+        Command::BreakGlass(args) => break_glass::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),

@@ -1,7 +1,7 @@
 //! What is wrong, where, and what would be right?
 //!
 //! Codes are stable and never reused; their hundreds say of what kind the trouble is: 01 sizes, 02 references,
-//! 03 reachability, 04 security, 06 TLS and files, 09 schema.
+//! 03 reachability, 04 security, 05 break-glass, 06 TLS and files, 09 schema.
 
 use std::fmt;
 
@@ -209,6 +209,8 @@ codes! {
     AnonymousConditions = "0414" Error,
     /// Spillway could not even start within its memory limit.
     MemoryTooSmall = "0450" Error,
+    /// Who armed the break-glass lane would be forgotten.
+    ArmingForgotten = "0501" Warning,
     /// A file is not there.
     FileMissing = "0601" Error,
     /// A file cannot be read.

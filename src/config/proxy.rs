@@ -310,6 +310,46 @@ pub struct BreakGlass {
     pub rate: u32,
     /// Requests at once before `rate` applies. Default 40 (one `kubectl` discovery), range 1 to 10,000.
     pub burst: u32,
+    /// The list of revoked certificates, a serial number or fingerprint a line. *Hot*: read again when it changes. It may
+    /// be missing as long as nobody was revoked. Default: none.
+    pub deny_file: Option<PathBuf>,
+    /// What opens the lane beside a certificate. Default `Open`.
+    pub arming: Arming,
+    /// The record of who did what.
+    pub audit: LaneAudit,
+    /// A program and its arguments: told of each session, arming and failed attempt, as one line of JSON on its standard
+    /// input. One at a time, 10 s each. Default: none. The program's path is absolute, at most 16 words.
+    pub on_use: Vec<String>,
+    /// The certificate of the self-probe, once a minute: `spillway break-glass issue --drill`. Default: none, and nobody
+    /// notices that the lane is shut before it is needed.
+    pub drill: Option<CertificateFiles>,
+}
+
+/// What opens the break-glass lane beside a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arming {
+    /// Nothing else.
+    #[default]
+    Open,
+    /// A reason and a ticket, for at most four hours.
+    Reasoned,
+    /// These, and a second person; one alone gets a quarter of an hour.
+    TwoPerson,
+}
+
+/// The record of who did what through the break-glass lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneAudit {
+    /// The folder of the log. Default: `state.dir`; without that, records go to standard error alone.
+    pub dir: Option<PathBuf>,
+    /// A file of this size is set aside, 64 of them are kept. Default 16 MiB, range 64 KiB to 1 GiB.
+    pub rotate_bytes: u32,
+}
+
+impl Default for LaneAudit {
+    fn default() -> Self {
+        Self { dir: None, rotate_bytes: 16 << 20 }
+    }
 }
 
 impl BreakGlass {

@@ -145,6 +145,13 @@ fn check_trust(read: &ProxyConfiguration, section: &mut Section<'_>) {
         );
         return;
     };
+    if break_glass.arming != Arming::Open
+        && read.state.is_none()
+        && let Some(field) = section.field("breakGlass")
+    {
+        let message = "a restart would disarm everybody: there is no folder to keep who has armed the lane";
+        field.report(Code::ArmingForgotten, message, "`arming` needs `state.dir`");
+    }
     if certificates.as_ref().is_some_and(|certificates| certificates.ca_file == break_glass.client_ca_file)
         && let Some(field) = section.field("breakGlass")
     {
@@ -381,6 +388,17 @@ fn break_glass(section: &mut Section<'_>) -> Option<BreakGlass> {
     let seats = section.or("seats", BreakGlass::SEATS, |field| field.integer(1..=256));
     let rate = section.or("rate", BreakGlass::RATE, |field| field.integer(1..=1_000));
     let burst = section.or("burst", BreakGlass::BURST, |field| field.integer(1..=10_000));
+    let deny_file = section.maybe("denyFile", Field::folder);
+    let arming = section.or("arming", Arming::default(), |field| {
+        field.choice(&[
+            ("Open", Arming::Open),
+            ("Reasoned", Arming::Reasoned),
+            ("TwoPerson", Arming::TwoPerson),
+        ])
+    });
+    let audit = section.or("audit", LaneAudit::default(), |field| field.section(lane_audit));
+    let on_use = section.or("onUse", vec![], |field| field.section(on_use));
+    let drill = section.maybe("drill", |field| field.section(certificate_files));
     Some(BreakGlass {
         address: address?,
         tls: tls?,
@@ -389,6 +407,32 @@ fn break_glass(section: &mut Section<'_>) -> Option<BreakGlass> {
         seats,
         rate,
         burst,
+        deny_file,
+        arming,
+        audit,
+        on_use,
+        drill,
+    })
+}
+
+fn lane_audit(section: &mut Section<'_>) -> Option<LaneAudit> {
+    Some(LaneAudit {
+        dir: section.maybe("dir", Field::folder),
+        rotate_bytes: section
+            .or("rotateBytes", LaneAudit::default().rotate_bytes, |field| field.size(64 << 10..=1 << 30)),
+    })
+}
+
+fn on_use(section: &mut Section<'_>) -> Option<Vec<String>> {
+    section.need("command", |field| {
+        let mut first = true;
+        field.list(1..=ENTRIES_MAX, |entry| {
+            let program = std::mem::take(&mut first);
+            entry.parsed("a word; the first is the absolute path of a program", |text| {
+                let fits = if program { text.starts_with('/') } else { !text.contains('\0') };
+                fits.then(|| text.to_owned())
+            })
+        })
     })
 }
 

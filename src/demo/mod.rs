@@ -173,7 +173,7 @@ impl Standing {
         let break_glass_kubeconfig = match proxy.break_glass_address {
             None => None,
             Some(address) => {
-                let leaf = pki.break_glass_ca.client("alice", Some("spillway:break-glass"))?;
+                let leaf = pki.break_glass_ca.break_glass("alice", "spillway:break-glass")?;
                 Some(files.kubeconfig("break-glass.kubeconfig", pki, address, &leaf)?)
             }
         };

@@ -26,6 +26,8 @@ pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub(crate) const FRONT_PROXY_CA_NAME: &str = "spillway-demo-front-proxy-ca";
 /// Common name of the front-proxy client certificate, kubeadm's default for `--requestheader-allowed-names`.
 const FRONT_PROXY_NAME: &str = "front-proxy-client";
+/// The organisational unit that the break-glass lane asks for.
+const BREAK_GLASS_UNIT: &str = "spillway:break-glass";
 /// Names and addresses of the serving certificate: where the demo's clients and a real kubectl connect to.
 const SERVING_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default.svc"];
 /// Validity of everything made here: longer than anybody holds a demo open.
@@ -94,6 +96,14 @@ impl Authority {
     /// A client certificate: user `name` in `group`.
     pub(crate) fn client(&self, name: &str, group: Option<&str>) -> Result<Leaf, PkiError> {
         let mut params = subject(name, group);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(name, params)
+    }
+
+    /// A certificate for the break-glass lane: the unit marks it, as `spillway break-glass issue` does.
+    pub(crate) fn break_glass(&self, name: &str, group: &str) -> Result<Leaf, PkiError> {
+        let mut params = subject(name, Some(group));
+        params.distinguished_name.push(DnType::OrganizationalUnitName, BREAK_GLASS_UNIT);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(name, params)
     }

@@ -66,6 +66,13 @@ impl Reserve {
         ReserveUsage { used, most, long_running: ceiling.long_running(), admitted, shed }
     }
 
+    /// Seats in use, of how many.
+    #[must_use]
+    pub fn seats(&self) -> (u32, u32) {
+        let (used, limit) = self.0.lock().seats();
+        (used.0, limit.0)
+    }
+
     fn enter(self: &Arc<Self>, arrived: Instant, arrival: &Arrival) -> Result<Reserved, Refusal> {
         let decision = self.0.lock().arrive(arrived, &arrival.key, arrival.kind);
         match decision {

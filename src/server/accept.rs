@@ -192,6 +192,9 @@ impl Acceptor {
     }
 
     fn hand_over(&self, stream: TcpStream, peer: SocketAddr, serving: &Arc<Serving>) {
+        if serving.settings.door.as_ref().is_some_and(|door| !door.0(peer.ip())) {
+            return count(&self.tally.refused_source);
+        }
         let place = match self.places.take(peer.ip()) {
             Ok(place) => place,
             Err(NoPlace::Full) => return count(&self.tally.refused_full),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -55,6 +56,9 @@ pub struct Connection {
     pub protocol: Protocol,
     /// What the client's certificate is worth.
     pub certificate: PeerCertificate,
+    /// The certificate itself, where the listener keeps it ([`super::Settings::keep_leaf`]). Nothing of it is believed
+    /// beyond what `certificate` says.
+    pub leaf: Option<CertificateDer<'static>>,
     pub(super) activity: Activity,
     /// Why its client was cut off, once it was.
     pub(super) abuse: OnceLock<Abuse>,
@@ -131,6 +135,7 @@ pub(super) async fn serve(
         count(&serving.tally.refused_user);
         return;
     }
+    let kept = serving.settings.keep_leaf.then(|| chain.first().cloned().map(CertificateDer::into_owned));
     let connection = Arc::new(Connection {
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         listener: serving.listener,
@@ -138,6 +143,7 @@ pub(super) async fn serve(
         peer_header: peer_header(peer),
         protocol,
         certificate,
+        leaf: kept.flatten(),
         activity: Activity::new(),
         abuse: OnceLock::new(),
         _open: open,

@@ -70,6 +70,24 @@ impl Authority {
         self.sign(params)
     }
 
+    /// The same, with something more in it.
+    pub(crate) fn member_with(
+        &self,
+        user: &str,
+        group: Option<&str>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        if let Some(group) = group {
+            params.distinguished_name.push(DnType::OrganizationName, group);
+        }
+        params.distinguished_name.push(DnType::CommonName, user);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        self.sign(params)
+    }
+
     fn sign(&self, params: CertificateParams) -> Pair {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();

@@ -40,7 +40,7 @@ pub use self::connection::{Connection, Protocol};
 pub use self::drain::{Drain, Moment};
 pub use self::handler::{BodyError, Handler, HandlerFactory, ServerBody, failure};
 pub use self::rest::{is_coming, throw_away};
-pub use self::settings::{Deadlines, Limits, Settings, Windows};
+pub use self::settings::{Deadlines, Door, Limits, Settings, Windows};
 pub use self::shard::{Mode, ShardContext, Threads};
 pub use self::tally::{Tally, TallySnapshot};
 pub use self::tls::{MinVersion, Resumption, Tls, TlsError, TlsSettings};
@@ -56,6 +56,13 @@ use self::shard::{Shards, Worker};
 pub struct StartError {
     name: &'static str,
     source: io::Error,
+}
+
+impl StartError {
+    /// Threads called `name` cannot be created.
+    pub(crate) const fn new(name: &'static str, source: io::Error) -> Self {
+        Self { name, source }
+    }
 }
 
 /// A running server: its shards and the listeners that feed them. Dropping it cuts everything off at once;

@@ -3,6 +3,9 @@
 //! Every default has its reason beside it; the configuration file speaks about the same fields. All limits
 //! are safe as shipped: a listener without a configuration survives a hostile client.
 
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Limits and deadlines of one listener.
@@ -14,6 +17,21 @@ pub struct Settings {
     pub deadlines: Deadlines,
     /// Flow control towards HTTP/2 clients.
     pub windows: Windows,
+    /// Whom the listener turns away before the handshake.
+    pub door: Option<Door>,
+    /// Whether handlers get to see the client's certificate as it is, and not only the identity in it: a kilobyte a
+    /// connection, so for a listener with few of them.
+    pub keep_leaf: bool,
+}
+
+/// Says whether a source may connect now. Asked for every connection, on the accepting thread: it must be quick.
+#[derive(Clone)]
+pub struct Door(pub Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Door")
+    }
 }
 
 /// Limits on connections and request heads.
@@ -103,6 +121,8 @@ impl Default for Settings {
                 connection_bytes: 1024 * 1024,
                 send_buffer_bytes: 64 * 1024,
             },
+            door: None,
+            keep_leaf: false,
         }
     }
 }

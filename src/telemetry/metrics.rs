@@ -3,7 +3,7 @@
 //! Names and labels are in `docs/METRICS.md`; `tests/tidy.rs` holds both together. Histogram buckets are those of
 //! kube-apiserver (request duration) and of APF (queue wait), so that both can be drawn in one panel.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use prometheus::{
@@ -17,7 +17,7 @@ use super::levers::{LeverGauges, Levers};
 use super::overload::{GateGauges, Overload, raise};
 use super::own::{Own, OwnScrape};
 use super::samples::Samples;
-use super::{Answered, Answerer};
+use super::{Answered, Answerer, LaneMetrics};
 use crate::flow::levers::Action;
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
 use crate::policy::Lane;
@@ -105,6 +105,7 @@ pub struct Metrics {
     credentials: Credentials,
     levers: Levers,
     own: Own,
+    lane: Arc<LaneMetrics>,
     breakglass_requests: IntCounterVec,
     clients: Clients,
     /// Which refusals get a log line.
@@ -176,6 +177,7 @@ impl Metrics {
             overload: Overload::register(&register)?,
             credentials: Credentials::register(&register)?,
             levers: Levers::register(&register)?,
+            lane: Arc::new(LaneMetrics::register(&register)?),
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
                 "requests on the break-glass listener",
@@ -255,6 +257,12 @@ impl Metrics {
     /// Raises the counts of token reviews to these.
     pub fn tokens_reviewed(&self, results: &[(&'static str, u64)]) {
         self.credentials.reviewed(results);
+    }
+
+    /// Those that the break-glass lane writes.
+    #[must_use]
+    pub fn lane(&self) -> Arc<LaneMetrics> {
+        Arc::clone(&self.lane)
     }
 
     fn refused(&self, lane: Lane, reason: Reason) {

@@ -7,6 +7,7 @@
 mod clients;
 mod credentials;
 mod event;
+mod lane;
 mod levers;
 mod lines;
 mod log;
@@ -18,6 +19,7 @@ mod text;
 
 pub use clients::{Clients, TunnelSide};
 pub use event::{Answered, Answerer};
+pub use lane::LaneMetrics;
 pub use levers::{LeverGauges, LeverMoved, LocalPeer};
 pub use log::{AccessLog, Flush, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};

@@ -20,6 +20,7 @@ mod identity_rows;
 mod isolation;
 mod issuer;
 mod kubectl;
+mod lane;
 mod levers;
 mod manifests;
 mod meaning;

@@ -67,7 +67,9 @@ fn what_was_learnt_is_written_at_the_end_and_taken_over_by_the_next_process() {
         "{calls} calls were written, none was taken over:\n{log}"
     );
     end(&second);
-    let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    // The break-glass lane keeps its audit log in the same folder.
+    let names: Vec<_> = names.filter(|name| !name.starts_with("break-glass-audit.")).collect();
     assert_eq!(names, ["state.json"], "nothing is left beside the file");
 }
 

@@ -115,6 +115,8 @@ impl Cluster {
         cluster.apply(BINDINGS);
         // As an operator would: what spillway's own probes need.
         cluster.apply(include_str!("../../../deploy/probe.yaml"));
+        // And what people with break-glass certificates need.
+        cluster.apply(include_str!("../../../deploy/break-glass/rbac.yaml"));
         cluster.start_optional_parts();
         cluster
     }
@@ -351,10 +353,4 @@ kind: ClusterRoleBinding
 metadata: {name: platform-viewers}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: platform-viewers}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: spillway-break-glass}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'spillway:break-glass'}]
 ";

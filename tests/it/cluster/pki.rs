@@ -51,7 +51,7 @@ pub(crate) struct Paths {
     pub(crate) alice: Pair,
     pub(crate) controllers: Pair,
     pub(crate) scheduler: Pair,
-    /// `CN=alice@corp, O=spillway:break-glass`, of the break-glass CA.
+    /// `CN=alice@corp, O=spillway:break-glass, OU=spillway:break-glass`, of the break-glass CA.
     pub(crate) break_glass: Pair,
     /// `CN=admin, O=system:masters`, of the wrong CA.
     pub(crate) wrong_admin: Pair,
@@ -92,7 +92,12 @@ impl Pki {
             alice: user("alice", "alice", &["platform-oncall", "platform-viewers"], &client),
             controllers: user("controller-manager", "system:kube-controller-manager", &[], &client),
             scheduler: user("scheduler", "system:kube-scheduler", &[], &client),
-            break_glass: user("break-glass", "alice@corp", &["spillway:break-glass"], &break_glass),
+            break_glass: issue(
+                &directory,
+                "break-glass",
+                person("alice@corp", &["spillway:break-glass"]),
+                &break_glass,
+            ),
             wrong_admin: user("wrong-admin", "admin", masters, &wrong),
             serving: issue(&directory, "serving", serving(), &server),
             service_account: service_account(&directory),
@@ -136,9 +141,22 @@ impl Pki {
 
     /// One more person of the break-glass CA.
     pub(crate) fn break_glass(&self, file: &str, name: &str, groups: &[&str]) -> Pair {
-        let subject = params(name, groups, ExtendedKeyUsagePurpose::ClientAuth);
-        issue(&self.directory, file, subject, &self.break_glass_ca)
+        issue(&self.directory, file, person(name, groups), &self.break_glass_ca)
     }
+
+    /// The same, with something changed that a good certificate would not have.
+    pub(crate) fn break_glass_with(&self, file: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = person("mallory@corp", &["spillway:break-glass"]);
+        change(&mut params);
+        issue(&self.directory, file, params, &self.break_glass_ca)
+    }
+}
+
+/// As `spillway break-glass issue` marks a person's certificate.
+fn person(name: &str, groups: &[&str]) -> CertificateParams {
+    let mut params = params(name, groups, ExtendedKeyUsagePurpose::ClientAuth);
+    params.distinguished_name.push(DnType::OrganizationalUnitName, "spillway:break-glass");
+    params
 }
 
 fn authority(directory: &Path, name: &str) -> (Authority, Pair) {
