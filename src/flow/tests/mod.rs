@@ -1,7 +1,9 @@
-//! Tests of the scheduler as a whole: single rules here, random histories in `model`, storms in `scenarios`.
+//! Tests of the scheduler as a whole: single rules here, random histories in `model`, what holds for any load in
+//! `properties`, storms in `scenarios`.
 
 mod heavy;
 mod model;
+mod properties;
 mod returning;
 mod returns;
 mod rules;
