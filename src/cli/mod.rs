@@ -7,6 +7,7 @@ pub mod demo;
 pub mod run;
 pub mod simulate;
 mod simulate_report;
+mod simulate_search;
 mod simulated;
 pub mod validate;
 
