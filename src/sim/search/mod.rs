@@ -154,7 +154,7 @@ fn middle(trials: &[Trial<'_>], figure: impl Fn(&Trial<'_>) -> Option<f64>) -> O
 
 fn judged(rule: Rule, trials: &[Trial<'_>]) -> Option<Found> {
     let ours = middle(trials, |trial| rule.figure(trial.spillway))?;
-    Some(rule.judge(ours, middle(trials, |trial| rule.figure(trial.oracle))))
+    rule.judge(ours, middle(trials, |trial| rule.figure(trial.oracle)))
 }
 
 fn is_worse(found: &Found, than: Option<&Worst>) -> bool {

@@ -126,13 +126,14 @@ impl Rule {
         }
     }
 
-    /// The rule's judgement of ours beside the oracle's number.
+    /// The rule's judgement of ours beside the oracle's number. `None`: under the oracle there was nothing to measure, so
+    /// nothing can be asked for.
     #[must_use]
-    pub fn judge(self, ours: f64, oracle: Option<f64>) -> Found {
+    pub fn judge(self, ours: f64, oracle: Option<f64>) -> Option<Found> {
         let best = match self {
-            Self::Operators | Self::Renewals => oracle.unwrap_or(1.0).min(1.0),
-            Self::Work => oracle.unwrap_or(0.0),
-            _ => oracle.unwrap_or(0.0),
+            // Needless refusals are counted beside `none`, and the oracle's are not.
+            Self::FalseShed => 0.0,
+            _ => oracle?,
         };
         let (bound, room) = match self {
             Self::Operators | Self::Renewals => (best - LOST, LOST),
@@ -145,7 +146,7 @@ impl Rule {
         };
         let beyond = if self.wants_more() { bound - ours } else { ours - bound };
         let severity = if room > 0.0 { 1.0 + beyond / room } else { 0.0 };
-        Found { ours, bound, oracle, severity }
+        Some(Found { ours, bound, oracle, severity })
     }
 }
 
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_broken_beyond_its_bound_and_not_at_it() {
-        let broken = |rule: Rule, ours, oracle| rule.judge(ours, Some(oracle)).is_broken();
+        let broken = |rule: Rule, ours, oracle| rule.judge(ours, Some(oracle)).unwrap().is_broken();
         assert!(broken(Rule::Operators, 0.98, 1.0) && !broken(Rule::Operators, 0.992, 1.0));
         assert!(broken(Rule::LeaseTime, 261.0, 10.0) && !broken(Rule::LeaseTime, 259.0, 10.0));
         assert!(broken(Rule::Deaths, 2.0, 1.0) && !broken(Rule::Deaths, 1.0, 1.0));
@@ -187,20 +188,19 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_for_more_than_the_oracle_reaches() {
-        let broken = |rule: Rule, ours, oracle| rule.judge(ours, Some(oracle)).is_broken();
+        let broken = |rule: Rule, ours, oracle| rule.judge(ours, Some(oracle)).unwrap().is_broken();
         assert!(!broken(Rule::Operators, 0.5, 0.4) && !broken(Rule::Renewals, 0.3, 0.305));
         assert!(!broken(Rule::LeaseTime, 4_000.0, 3_000.0) && !broken(Rule::Protect, 30.0, 30.0));
-        assert!(!Rule::Work.judge(0.0, Some(0.0)).is_broken());
+        assert!(!broken(Rule::Work, 0.0, 0.0));
+        assert_eq!(Rule::LeaseTime.judge(9_000.0, None), None);
     }
 
     #[test]
     fn worse_is_more_severe() {
         for rule in Rule::ALL {
             let (better, worse) = if rule.wants_more() { (0.9, 0.2) } else { (5.0, 9.0) };
-            assert!(
-                rule.judge(worse, Some(1.0)).severity > rule.judge(better, Some(1.0)).severity,
-                "{rule:?}"
-            );
+            let severity = |ours| rule.judge(ours, Some(1.0)).unwrap().severity;
+            assert!(severity(worse) > severity(better), "{rule:?}");
         }
     }
 }

@@ -17,6 +17,9 @@ const STORM_ENDS: u32 = PHASES.0 + PHASES.1;
 /// Nodes at most: beyond these a try takes long and shows nothing new.
 const NODES_MAX: f64 = 2_000.0;
 const NODES_MIN: f64 = 20.0;
+/// Memory that a LIST takes while it is built, against its bytes.
+const BUILDING: f64 = 5.0;
+const GIB: f64 = 1_073_741_824.0;
 /// Genes that a mutation draws anew, at most.
 const CHANGES_MAX: f64 = 4.0;
 
@@ -150,6 +153,16 @@ impl Genes {
         (self.number(CORES) * self.number(NODES)).clamp(NODES_MIN, NODES_MAX)
     }
 
+    /// GiB of the server: by its cores, and at least what two of the largest LISTs take while they are built. A server that
+    /// one LIST fills is nobody's to save.
+    fn memory(&self) -> f64 {
+        let sizes = [("2kB", 2e3), ("8kB", 8e3), ("20kB", 2e4)];
+        let size = sizes.iter().find(|(name, _)| *name == self.of(POD_BYTES)).map_or(2e4, |(_, size)| *size);
+        let list = self.nodes() * self.number(PODS) * self.number(GROWTH) * size;
+        let by_cores = 2.0 + (self.number(CORES) * self.number(MEMORY)).ceil();
+        by_cores.max(1.0 + (2.0 * BUILDING * list / GIB).ceil())
+    }
+
     fn culprits(&self) -> usize {
         self.number(CULPRITS) as usize
     }
@@ -198,13 +211,12 @@ impl Genes {
         let (calm, storm, after) = PHASES;
         let old = self.of(AGE) == "old";
         let nodes = self.nodes();
-        let cores = self.number(CORES);
         let _ = writeln!(
             text,
             "name: {name}\nabout: {}\nserver: {{ cores: {}, memory: {}GiB, apf: {}, streaming: {}, listsFromEtcd: {old} }}",
             self.about(),
             self.of(CORES),
-            2.0 + (cores * self.number(MEMORY)).ceil(),
+            self.memory(),
             self.of(APF),
             !old
         );
