@@ -360,7 +360,7 @@ fn identity(who: &str) -> &'static str {
         "kube-system" => "user: \"system:serviceaccount:kube-system:sync\", node: \"n{n}\"",
         "nodes" => "user: \"system:node:n{n}\", groups: [ \"system:nodes\" ], userAgent: kubelet/v1.34.4",
         "admin" => "user: kubernetes-admin, groups: [ \"system:masters\" ]",
-        "controller" => "user: \"system:kube-controller-manager\"",
+        "controller" => "user: 'system:kube-controller-manager'",
         _ => "user: \"jane-{n}\"",
     }
 }
