@@ -21,6 +21,7 @@ pub mod run;
 mod shown;
 pub mod simulate;
 mod simulate_report;
+mod simulate_search;
 mod simulated;
 mod socket;
 pub mod status;

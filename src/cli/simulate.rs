@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
 use super::simulate_report;
+use super::simulate_search;
 use super::simulated::{self, Played};
 use super::{Ending, Output};
 use crate::app;
@@ -28,14 +29,21 @@ Examples:
   spillway simulate one-core
   spillway simulate one-core cold-restart --algorithms none,spillway --seeds 10
   spillway simulate my-scenario.yaml --policy my-policy.yaml -o json > result.json
+  spillway simulate --search --tries 2000 --write found
   spillway simulate --list
 
 A scenario is the name of one that comes with spillway, or a YAML file; tests/scenarios/ has them all to copy from.
 Equal seeds give equal results, to the last bit. Exit code 0: every band that the scenarios expect holds, for every
-seed; 1: at least one does not.")]
+seed; 1: at least one does not.
+
+A search makes scenarios of its own: servers of half a core to sixteen, culprits of any identity, call and manner, slow
+etcd, lost cores. It looks for the worst case of each rule of the project (operators get through, the process lives,
+leases are renewed, work gets done, nobody is refused without need), beside an oracle that knows true cost and
+capacity, and keeps what three seeds confirm. A try takes about a second of one processor. Exit code 0: no rule is broken;
+1: at least one is. The files that --write writes expect what did not hold, so playing one ends with 1 until it is mended.")]
 pub struct Args {
     /// Names of scenarios, or files; `all` for every one that comes with spillway
-    #[arg(value_name = "SCENARIO", required_unless_present_any = ["list", "report"])]
+    #[arg(value_name = "SCENARIO", required_unless_present_any = ["list", "report", "search"])]
     scenarios: Vec<String>,
     /// Traffic policy to simulate, instead of the default one
     #[arg(long, value_name = "FILE")]
@@ -52,6 +60,18 @@ pub struct Args {
     /// Compare all algorithms, their settings and our ablations (about 20 minutes) and write DIR/OVERLOAD.md
     #[arg(long, value_name = "DIR", conflicts_with_all = ["algorithms", "seeds", "output"])]
     report: Option<PathBuf>,
+    /// Search for the worst case among generated scenarios
+    #[arg(long, conflicts_with_all = ["algorithms", "seeds", "report", "list"])]
+    search: bool,
+    /// How many scenarios a search plays
+    #[arg(long, value_name = "N", requires = "search", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=TRIES_MAX))]
+    tries: u32,
+    /// Where a search begins: equal seeds find the same
+    #[arg(long, value_name = "N", requires = "search", default_value_t = 1)]
+    seed: u64,
+    /// Write each worst case that a search finds to DIR/found-RULE.yaml
+    #[arg(long, value_name = "DIR", requires = "search")]
+    write: Option<PathBuf>,
     /// Name the scenarios, algorithms and metrics there are
     #[arg(long)]
     list: bool,
@@ -59,6 +79,8 @@ pub struct Args {
 
 /// A thousand seeds are beyond any claim that is worth making.
 const SEEDS_MAX: u64 = 1000;
+/// A search of this many scenarios takes a day.
+const TRIES_MAX: i64 = 100_000;
 /// A scenario file of this size is a mistake.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -73,6 +95,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour
     }
     match prepare(args, colour).and_then(|stage| match &args.report {
         Some(directory) => simulate_report::write(&stage, directory, out).map(Err),
+        None if args.search => simulate_search::run(&stage, &args.wanted(), out).map(Err),
         None => Ok(Ok((stage.play()?, stage))),
     }) {
         Ok(Err(ending)) => ending,
@@ -95,6 +118,17 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour
     }
 }
 
+impl Args {
+    fn wanted(&self) -> simulate_search::Wanted<'_> {
+        simulate_search::Wanted {
+            tries: self.tries as usize,
+            seed: self.seed,
+            write: self.write.as_ref(),
+            output: self.output,
+        }
+    }
+}
+
 /// Everything that is needed to play.
 pub(super) struct Stage {
     pub(super) scenarios: Vec<Scenario>,
@@ -108,6 +142,10 @@ pub(super) struct Stage {
 const POLICY_SEED: u64 = 1;
 
 fn prepare(args: &Args, colour: Colour) -> Result<Stage, Wrong> {
+    // Not a conflict in clap's sense: beside one it would forget that --tries needs --search.
+    if args.search && !args.scenarios.is_empty() {
+        return Err(Wrong(Ending::Usage, "--search makes its own scenarios: name none beside it".to_owned()));
+    }
     let policy = read_policy(args.policy.as_deref(), colour)?;
     let settings = app::flow_settings(&policy);
     let compiled = policy.compile(POLICY_SEED).map_err(|error| Wrong(Ending::Config, error.to_string()))?;
@@ -222,6 +260,13 @@ impl Stage {
     /// Plays in parallel; runs come back in the order of the tasks.
     pub(super) fn play_tasks(&self, tasks: &[Task<'_>]) -> Result<Vec<Run>, Wrong> {
         let bar = progress(tasks.len());
+        let runs = self.play_on(&bar, tasks);
+        bar.finish_and_clear();
+        runs
+    }
+
+    /// The same as a part of what `bar` shows.
+    pub(super) fn play_on(&self, bar: &ProgressBar, tasks: &[Task<'_>]) -> Result<Vec<Run>, Wrong> {
         let next = AtomicUsize::new(0);
         let results: Vec<Mutex<Option<Result<Run, sim::RunError>>>> =
             tasks.iter().map(|_| Mutex::new(None)).collect();
@@ -239,7 +284,6 @@ impl Stage {
                 });
             }
         });
-        bar.finish_and_clear();
         let run = |result: Mutex<Option<Result<Run, sim::RunError>>>| match result.into_inner() {
             Some(Ok(run)) => Ok(run),
             Some(Err(error)) => Err(Wrong(Ending::Usage, error.to_string())),
@@ -255,13 +299,13 @@ fn take<'a, 'b>(next: &AtomicUsize, tasks: &'b [Task<'a>]) -> Option<(usize, &'b
     tasks.get(index).map(|task| (index, task))
 }
 
-fn progress(tasks: usize) -> ProgressBar {
+pub(super) fn progress(tasks: usize) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(tasks as u64);
     // The template is a constant: should it be wrong, the default style shows the same numbers.
-    if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:30} {pos}/{len} {wide_msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:30} {pos}/{len} {prefix}{wide_msg}") {
         bar.set_style(style);
     }
     bar

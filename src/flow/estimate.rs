@@ -214,10 +214,11 @@ impl Estimates {
     }
 
     /// A call ended well: it gets a place and, where it can be priced, teaches its price; a LIST that asked for all
-    /// teaches its siblings too, for a page or another encoding of it is hardly more. True when it is new.
+    /// teaches its siblings too, for a page or another encoding of it is hardly more. One that a selector narrows does not:
+    /// the pods of one node say nothing of all. True when it is new.
     pub(super) fn succeeded(&mut self, key: &Key, ended: Option<Ended>, tick: u32) -> bool {
         let is_new = self.find(key.exact).is_none();
-        let is_all = key.unpaged || !key.is_list();
+        let is_all = key.whole || !key.is_list();
         for (tag, family, teaches) in [(key.exact, key.family, true), (key.family, 0, is_all)] {
             let Some(place) = self.find_or_insert(tag, tick) else { continue };
             let entry = &mut self.entries[place];
@@ -455,6 +456,18 @@ mod tests {
         estimates.succeeded(&cluster_list("secrets"), sized(700_000_000), 0);
         assert_eq!(estimates.estimate(&table("limit=500")).seats, Seats(16));
         assert_eq!(estimates.estimate(&table("resourceVersion=0")).seats, Seats(16));
+    }
+
+    /// Else a kubelet that starts, with its own pods, would make the LIST of all of them look known and small, and a dozen at
+    /// once would fit into the memory (`simulate found-small-sibling`).
+    #[test]
+    fn the_pods_of_one_node_teach_nothing_about_all_pods() {
+        let mut estimates = Estimates::new();
+        let own = key("GET", "/api/v1/pods", "fieldSelector=spec.nodeName%3Dn1&limit=500&resourceVersion=0");
+        (0..9).for_each(|_| _ = estimates.succeeded(&own, sized(600_000), 0));
+        assert_eq!(estimates.sizes(&cluster_list("pods")), (None, 0.0));
+        estimates.succeeded(&cluster_list("pods"), sized(360_000_000), 0);
+        assert!(estimates.sizes(&key("GET", "/api/v1/pods", "resourceVersion=0")).1 >= 360_000_000.0);
     }
 
     #[test]

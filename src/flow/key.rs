@@ -83,6 +83,8 @@ pub struct Key {
     pub(super) prior: u8,
     /// A LIST that asks for everything at once.
     pub(super) unpaged: bool,
+    /// ... and gets it: no selector narrows it.
+    pub(super) whole: bool,
 }
 
 /// A cluster LIST that nobody bounded.
@@ -135,6 +137,7 @@ impl Key {
             reach,
             prior,
             unpaged,
+            whole: unpaged && query.selector == Selector::None,
         }
     }
 }

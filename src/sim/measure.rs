@@ -32,7 +32,7 @@ pub struct Second {
     pub attempts: u32,
     /// Tries that it refused.
     pub shed: u32,
-    /// Calls begun in it that failed or were too late.
+    /// Calls that were under way in it and failed or were too late.
     pub bad: u32,
     /// Share of the server's cores in use.
     pub busy: f64,
@@ -128,14 +128,16 @@ impl Measure {
         }
     }
 
-    /// A call is over.
-    pub(super) fn call(&mut self, lane: Lane, began: Instant, took: Option<Duration>) {
+    /// A call is over now.
+    pub(super) fn call(&mut self, now: Instant, lane: Lane, began: Instant, took: Option<Duration>) {
         let micros = took.map_or(FAILED, |took| u32::try_from(took.as_micros()).unwrap_or(FAILED - 1));
         self.samples[lane.index()].push(Sample { began, micros });
-        if took.is_none_or(|took| took > deadline(lane))
-            && let Some(second) = self.second(began)
-        {
-            second.bad += 1;
+        if took.is_none_or(|took| took > deadline(lane)) {
+            // All of its time: while it hangs, its client begins no other that could be bad.
+            let index =
+                |at: Instant| usize::try_from(at.since(Instant::ORIGIN).as_secs()).unwrap_or(usize::MAX);
+            let seconds = self.seconds.iter_mut().take(index(now).saturating_add(1)).skip(index(began));
+            seconds.for_each(|second| second.bad += 1);
         }
     }
 

@@ -26,6 +26,7 @@ mod probing;
 pub mod report;
 mod run;
 pub mod scenario;
+pub mod search;
 mod sharing;
 pub mod spillway;
 mod timeline;

@@ -117,3 +117,59 @@ fn everything_there_is_can_be_listed() {
     }
     assert!(out.lines().all(|line| line.chars().count() <= 100), "{out}");
 }
+
+/// A search that is small enough for a test; this seed finds something.
+const SEARCH: [&str; 5] = ["--search", "--tries", "2", "--seed", "24"];
+
+#[test]
+fn a_search_finds_the_same_again_and_its_files_play_what_it_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("found");
+    let json = [&SEARCH[..], &["-o", "json", "--write", folder.to_str().unwrap()]].concat();
+    let found = simulate(&json);
+    assert_eq!(found.status.code(), Some(1), "a rule is broken: {}", text(&found.stderr));
+    assert_eq!(text(&found.stderr), "", "no progress bar where there is no terminal");
+    let report: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!((&report["tries"], &report["seed"]), (&2.into(), &24.into()));
+    let found = report["found"].as_array().unwrap();
+    assert!(!found.is_empty());
+
+    let table = simulate(&SEARCH);
+    let out = text(&table.stdout);
+    assert!(
+        out.starts_with("The worst of 2 generated scenarios (search seed 24), medians of 3 seeds:\n"),
+        "{out}"
+    );
+    assert!(out.lines().all(|line| line.chars().count() <= 100), "{out}");
+    for worst in found {
+        assert!(out.contains(worst["rule"].as_str().unwrap()), "{worst} in\n{out}");
+    }
+
+    // The first one with a band of its own: its file says the same, and its median is the number that was printed.
+    let bands = [("operators", "operator_ok"), ("renewals", "renewals_ok"), ("lease-time", "lease_p99_ms")];
+    let find = |(rule, metric): &(&str, &str)| {
+        Some((found.iter().find(|worst| worst["rule"] == *rule)?, (*metric).to_owned()))
+    };
+    let (worst, metric) = bands.iter().find_map(find).unwrap();
+    let file = folder.join(format!("found-{}.yaml", worst["rule"].as_str().unwrap()));
+    assert_eq!(fs::read_to_string(&file).unwrap(), worst["scenario"].as_str().unwrap());
+    let played = simulate(&[file.to_str().unwrap(), "-o", "json"]);
+    assert_eq!(played.status.code(), Some(1), "the band that does not hold");
+    let report: Value = serde_json::from_slice(&played.stdout).unwrap();
+    assert_eq!(report["scenarios"][0]["algorithms"][1]["medians"][&metric], worst["spillway"]);
+}
+
+#[test]
+fn a_search_and_a_scenario_exclude_each_other() {
+    for (arguments, expected) in [
+        (&["--search", "one-core"][..], "makes its own scenarios"),
+        (&["--search", "--seeds", "2"], "cannot be used with"),
+        (&["one-core", "--tries", "5"], "--search"),
+        (&["--search", "--tries", "0"], "0 is not in 1..=100000"),
+    ] {
+        let played = simulate(arguments);
+        let err = text(&played.stderr);
+        assert_eq!(played.status.code(), Some(2), "{arguments:?}: {err}");
+        assert!(err.contains(expected), "{arguments:?}: {err}");
+    }
+}

@@ -1,8 +1,10 @@
-//! Tests of the scheduler as a whole: single rules here, random histories in `model`, storms in `scenarios`.
+//! Tests of the scheduler as a whole: single rules here, random histories in `model`, what holds for any load in
+//! `properties`, storms in `scenarios`.
 
 mod explosion;
 mod heavy;
 mod model;
+mod properties;
 mod returning;
 mod returns;
 mod rules;

@@ -280,9 +280,7 @@ impl Run {
     }
 
     fn end(mut self) -> String {
-        for (ticket, _) in std::mem::take(&mut self.tickets) {
-            self.scheduler.cancel(self.now, ticket);
-        }
+        self.abandon();
         let snapshot = self.scheduler.snapshot(self.now);
         assert_eq!((snapshot.used, snapshot.heavy, snapshot.exempt), (Seats::ZERO, Seats::ZERO, 0));
         assert_eq!((snapshot.tickets, self.scheduler.next_wake()), (0, None));
@@ -297,6 +295,14 @@ impl Run {
         assert!(self.scheduler.watches.is_empty());
         assert_eq!(self.scheduler.ledger.memory.in_flight(), 0);
         self.trace
+    }
+
+    /// Everybody goes away.
+    fn abandon(&mut self) {
+        for (ticket, _) in std::mem::take(&mut self.tickets) {
+            self.scheduler.cancel(self.now, ticket);
+        }
+        self.scheduler.verdicts.clear();
     }
 }
 
@@ -315,6 +321,15 @@ proptest! {
         seed: u64,
     ) {
         prop_assert_eq!(run(&steps, seed), run(&steps, seed));
+    }
+
+    #[test]
+    fn nothing_stays_stuck(steps in prop::collection::vec(step(), 1..300), seed: u64) {
+        let mut run = Run::new(seed);
+        steps.iter().for_each(|step| run.step(step));
+        run.abandon();
+        (0..run.held).for_each(|_| run.scheduler.released(run.now));
+        properties::is_itself_again(run.scheduler, run.now);
     }
 
     /// Where no floor helps it, a lane is never let in at a moment at which a higher one is not.

@@ -11,5 +11,7 @@ mod study;
 mod text;
 
 pub use plot::figures;
+pub(in crate::sim) use statistics::median;
+pub(in crate::sim) use study::useful_work;
 pub use study::{Part, Study, points_of};
 pub use text::markdown;

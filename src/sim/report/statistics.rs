@@ -12,7 +12,7 @@ const DRAWS: usize = 1_000;
 const SEED: u64 = 0xB007;
 
 /// The middle value.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+pub(in crate::sim) fn median(values: &[f64]) -> Option<f64> {
     quantile(values, 0.5)
 }
 

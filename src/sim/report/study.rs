@@ -136,7 +136,7 @@ impl<'a> Study<'a> {
 }
 
 /// Work of calls that were answered, over all lanes, in cores.
-pub(super) fn useful_work(run: &Run) -> f64 {
+pub(in crate::sim) fn useful_work(run: &Run) -> f64 {
     let works = run.outcome.metrics.iter().filter(|(name, _)| name.ends_with(".work_per_s"));
     works.map(|(_, work)| work).sum()
 }

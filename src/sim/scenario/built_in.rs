@@ -41,4 +41,6 @@ pub const BUILT_IN: &[BuiltIn] = built_in![
     "never-recovers",
     "worst-minute",
     "steady-day",
+    "found-small-sibling",
+    "found-busy-kubelets",
 ];

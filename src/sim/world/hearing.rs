@@ -101,7 +101,7 @@ impl World<'_> {
         let it = &self.clients[client];
         let lane = it.places[request.plan].lane;
         if let Some((_, began, ..)) = it.call {
-            self.measure.call(lane, began, Some(self.now.since(began)));
+            self.measure.call(self.now, lane, began, Some(self.now.since(began)));
         }
         self.measure.serve(self.now, lane, client, &request.truth);
     }

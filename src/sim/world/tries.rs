@@ -149,7 +149,7 @@ impl World<'_> {
         if let Some((plan, began, ..)) = self.clients[client].call
             && fault != Fault::Expired
         {
-            self.measure.call(self.clients[client].places[plan].lane, began, None);
+            self.measure.call(self.now, self.clients[client].places[plan].lane, began, None);
         }
         self.step(client, Heard::Failed(fault));
     }
@@ -242,7 +242,7 @@ impl World<'_> {
             let lane = it.places[plan].lane;
             // A call that is still open is of no use once it is too late.
             if now.since(began) > crate::sim::measure::deadline(lane) {
-                self.measure.call(lane, began, None);
+                self.measure.call(self.now, lane, began, None);
             }
         }
         self.take_marks(client);
