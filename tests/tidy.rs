@@ -123,6 +123,9 @@ const IMPURE: &[&str] = &[
     "rand::",
 ];
 
+/// The rows of docs/THREATS.md: a letter, and how many.
+const THREATS: &[(char, usize)] = &[('a', 14), ('b', 12), ('c', 10), ('d', 14)];
+
 /// Words that name nothing (docs/GLOSSARY.md says why).
 const NOT_NAMES: &[&str] = &["manager", "helper", "util", "utils", "misc", "admission"];
 
@@ -279,6 +282,41 @@ fn every_alert_has_a_page_and_every_metric_it_asks_for_exists() {
         .map(str::to_owned)
         .collect();
     assert_none(&wrong, "metrics in deploy/monitoring that docs/METRICS.md does not have");
+}
+
+/// A test that proves a row has the row in its name, so that neither can be lost without the other.
+#[test]
+fn every_threat_has_tests_and_its_document_names_them() {
+    let document = fs::read_to_string(root().join("docs/THREATS.md")).expect("docs/THREATS.md");
+    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in document.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let row = cells.get(1).copied().unwrap_or_default().to_lowercase();
+        let tests = cells.iter().rev().nth(1).copied().unwrap_or_default().split('`').skip(1).step_by(2);
+        told.entry(row).or_default().extend(tests.map(str::to_owned));
+    }
+    let mut proven: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources_below("src").into_iter().chain(sources_below("tests")) {
+        for name in source.text.lines().filter_map(|line| function_name(line.trim_start())) {
+            if let Some(row) = threat(&name) {
+                proven.entry(row).or_default().insert(name);
+            }
+        }
+    }
+    let rows = THREATS.iter().flat_map(|(letter, last)| (1..=*last).map(move |row| format!("{letter}{row}")));
+    let wrong: Vec<String> = rows
+        .filter(|row| proven.get(row).is_none_or(BTreeSet::is_empty) || proven.get(row) != told.get(row))
+        .map(|row| format!("{row}: tests {:?}, documented {:?}", proven.get(&row), told.get(&row)))
+        .collect();
+    assert_none(&wrong, "a test for every row of docs/THREATS.md, and no other name in it");
+}
+
+/// The row that a test's name begins with: `b3` of `b3_connection_header_that_…`.
+fn threat(name: &str) -> Option<String> {
+    let row = name.split_once('_')?.0;
+    let (letter, number) = row.split_at_checked(1)?;
+    let letter = letter.chars().next().filter(|letter| THREATS.iter().any(|(known, _)| known == letter))?;
+    number.parse::<usize>().ok().map(|number| format!("{letter}{number}"))
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::Ending;
-use super::simulate::{Output, Stage, Task, Wrong, progress};
+use super::simulate::{Stage, Task, Wrong, progress};
+use super::{Ending, Output};
 use crate::sim::Run;
 use crate::sim::search::{Candidate, SEEDS, Search, Trial, Worst};
 
