@@ -28,7 +28,9 @@ lanes:
 
 fn start() -> Spillway {
     Spillway::start(&CLUSTER, Some(POLICY), |config| {
-        config["limits"] = json!({"connections": CONNECTIONS, "connectionsPerSource": CONNECTIONS});
+        config["limits"] = json!({
+            "connections": CONNECTIONS, "connectionsPerSource": CONNECTIONS, "connectionsPerUser": CONNECTIONS,
+        });
     })
 }
 

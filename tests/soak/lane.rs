@@ -94,6 +94,7 @@ struct Row {
 /// Plays all adversities, prints and writes the table.
 pub(crate) fn play(wish: &Wish, trials: usize) -> ExitCode {
     let rig = Rig::build(wish, super::Flavour::Plain);
+    rig.cluster.apply(include_str!("../../deploy/break-glass/flowschema.yaml"));
     println!("{}\n", super::describe(&rig, wish));
     let mut rows = Vec::new();
     for adversity in Adversity::ALL {
@@ -167,7 +168,10 @@ fn open(rig: &Rig, adversity: Adversity, wish: &Wish) -> Entrance {
 
 /// Whatever is written to the audit file fails as on a full disk.
 fn fill_disk(directory: &Path, config: &mut Value) {
-    let _ = (directory, config);
+    let audit = directory.join("audit");
+    fs::create_dir_all(&audit).expect("a directory for the audit log");
+    std::os::unix::fs::symlink("/dev/full", audit.join("break-glass-audit.jsonl")).expect("a link is made");
+    config["breakGlass"]["audit"] = json!({"dir": audit});
 }
 
 fn who(rig: &Rig, at: &Entrance, way: Way) -> Who {
