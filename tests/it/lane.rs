@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Protocol, block_on, get},
-    cluster::{Credential, wait_for},
+    cluster::{Credential, canary, wait_for},
     spillway::{BINARY, CLUSTER, Spillway, needs_spillway},
 };
 
@@ -93,6 +93,7 @@ fn url(spillway: &Spillway) -> String {
 
 fn log(office: &Office) -> Vec<Value> {
     let text = fs::read_to_string(office.path("state/break-glass-audit.jsonl")).unwrap_or_default();
+    canary::search("the audit log", &text);
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
