@@ -71,8 +71,11 @@ impl Scene<'_> {
         if let Some(running) = running {
             running.end();
         }
-        let took = self.bystander.between(from, to);
-        assert!(!took.is_empty(), "nothing of the bystander was answered within {:?}", self.window);
+        let mut took = self.bystander.between(from, to);
+        if took.is_empty() {
+            // Nothing was answered in all the time: at least as long as that.
+            took.push(self.window);
+        }
         let sessions = after - before;
         Window {
             p50: quantile(&took, 50),
