@@ -4,6 +4,7 @@
 //! wrong is found before anything runs, so a failed start leaves nothing behind. The control thread owns everything
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
+pub mod check;
 mod chronicle;
 mod control;
 mod descriptors;
@@ -274,6 +275,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         levers: Arc::default(),
         recent: Arc::default(),
         decisions: Arc::default(),
+        tap: Arc::default(),
     });
     let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {

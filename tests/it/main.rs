@@ -5,6 +5,7 @@ mod apiserver;
 mod bad_input;
 mod break_glass;
 mod built;
+mod check;
 mod classification;
 mod client;
 mod cluster;
