@@ -39,7 +39,7 @@ impl Service {
         let service = Self::default();
         let endpoints = Arc::clone(&service.endpoints);
         let namespace = host.namespace();
-        let (bound, told) = std::sync::mpsc::channel();
+        let (bound, told) = std::sync::mpsc::sync_channel(1);
         thread::spawn(move || {
             // Threads that this one starts, and their sockets, are in the namespace, too.
             let listener = enter(&namespace).and_then(|()| TcpListener::bind((SERVICE, PORT)));
