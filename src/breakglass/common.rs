@@ -32,6 +32,12 @@ const SESSIONS_MAX: usize = 256;
 /// Seats of the lane's ceiling that are in use, of how many.
 pub type Occupancy = Arc<dyn Fn() -> (u32, u32) + Send + Sync>;
 
+/// What the lane goes past at this moment, as it is written down.
+pub type Bypassed = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Is told how reading changed certificates went.
+pub type Reloaded = Arc<dyn Fn(bool) + Send + Sync>;
+
 /// See the top of the file.
 pub(super) struct Common {
     pub(super) rules: Rules,
@@ -42,6 +48,8 @@ pub(super) struct Common {
     pub(super) metrics: Arc<LaneMetrics>,
     pub(super) occupancy: Occupancy,
     pub(super) upstream: String,
+    pub(super) bypassed: Bypassed,
+    pub(super) reloaded: Reloaded,
     pub(super) wake: Wake,
     denied: ArcSwap<DenyList>,
     sessions: Mutex<HashMap<String, (Instant, Shown)>>,
@@ -52,12 +60,11 @@ impl Common {
         rules: Rules,
         attempts: Arc<Mutex<Attempts>>,
         arming: Arming,
-        audit: Audit,
         alerts: Alerts,
         wake: Wake,
         surroundings: super::Surroundings,
     ) -> Self {
-        let super::Surroundings { metrics, occupancy, upstream, .. } = surroundings;
+        let super::Surroundings { metrics, occupancy, upstream, audit, bypassed, reloaded } = surroundings;
         for refusal in Refusal::ALL {
             metrics.may_refuse(refusal.as_str());
         }
@@ -71,6 +78,8 @@ impl Common {
             metrics,
             occupancy,
             upstream,
+            bypassed,
+            reloaded,
             wake,
             denied: ArcSwap::default(),
             sessions: Mutex::default(),

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod apiserver;
+mod audited;
 mod bad_input;
 mod break_glass;
 mod built;

@@ -40,6 +40,8 @@ pub(super) enum Job {
         weighty: bool,
         written: Option<oneshot::Sender<()>>,
     },
+    /// Say when all before it is written.
+    Settle(oneshot::Sender<()>),
     /// Write everything, end, and say so by dropping this.
     Stop(std::sync::mpsc::SyncSender<()>),
 }
@@ -133,6 +135,7 @@ impl Writer {
                             self.checkpoint();
                         }
                     }
+                    Job::Settle(written) => waiting.push(written),
                     Job::Stop(told) => stop = Some(told),
                 }
             }
@@ -160,6 +163,7 @@ impl Writer {
     /// Numbers a record and binds it to the one before.
     fn record(&mut self, mut facts: Map<String, Value>) {
         facts.entry("time").or_insert_with(|| shown::time_millis(clock::wall()).into());
+        facts.insert("v".to_owned(), super::FORMAT.into());
         facts.insert("mono_ms".to_owned(), (clock::now().as_nanos() / 1_000_000).into());
         facts.insert("host".to_owned(), self.host.as_str().into());
         facts.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
