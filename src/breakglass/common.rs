@@ -29,6 +29,9 @@ const SESSION_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// People who are remembered to be at work.
 const SESSIONS_MAX: usize = 256;
 
+/// The reason of who cannot be armed because too many are.
+pub(super) const ARMING_FULL: &str = "arming_full";
+
 /// Seats of the lane's ceiling that are in use, of how many.
 pub type Occupancy = Arc<dyn Fn() -> (u32, u32) + Send + Sync>;
 
@@ -68,6 +71,7 @@ impl Common {
         for refusal in Refusal::ALL {
             metrics.may_refuse(refusal.as_str());
         }
+        metrics.may_refuse(ARMING_FULL);
         metrics.armed(arming.grants(clock::now()).len());
         Self {
             rules,
@@ -164,6 +168,7 @@ impl Common {
             figures.failing.load(Ordering::Relaxed),
             figures.lost.load(Ordering::Relaxed),
         );
+        self.metrics.audit_cut(figures.cut.load(Ordering::Relaxed));
     }
 }
 

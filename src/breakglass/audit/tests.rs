@@ -146,9 +146,13 @@ fn a_log_that_was_cut_while_nobody_looked_is_found_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     log(folder.path(), 20, 1 << 20);
     let mut kept = lines(folder.path());
+    let before = kept.len() as u64;
     kept.truncate(10);
     write(folder.path(), &kept);
-    log(folder.path(), 5, 1 << 20);
+    let audit = Audit::start(&settings(folder.path(), 1 << 20)).unwrap();
+    (0..5).for_each(|number| audit.note(facts(number)));
+    audit.close();
+    assert_eq!(audit.figures().cut.load(Ordering::Relaxed), before - 10, "for the metric");
     let verdict = judge(folder.path());
     assert!(
         verdict.findings.iter().any(|found| found.what.contains("are missing")),

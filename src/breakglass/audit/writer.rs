@@ -55,6 +55,8 @@ pub struct Figures {
     pub pending: AtomicU64,
     /// Records that are only on standard error.
     pub lost: AtomicU64,
+    /// Records that the head knew and the log had no more when it was opened.
+    pub cut: AtomicU64,
     /// Whether the disk takes nothing.
     pub failing: AtomicBool,
     /// The thread did not answer in time; nobody waits for it until it does.
@@ -275,6 +277,7 @@ impl Writer {
                 }
                 self.begun = true;
                 if found.cut_records > 0 {
+                    self.figures.cut.fetch_add(found.cut_records, Ordering::Relaxed);
                     tracing::error!(
                         records = found.cut_records,
                         folder = %self.folder.display(),
