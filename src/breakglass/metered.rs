@@ -2,14 +2,17 @@
 //!
 //! A request's record is on the disk before its answer leaves, so it cannot say how long the answer was. That is told by a
 //! second record, `end`, when the last byte was handed on or the client has gone. It is joined to the first by
-//! `request_id`, and nobody waits for it. Sessions (exec, port-forward) are tunnels and no bodies: of them there is none.
+//! `request_id`, and nobody waits for it. A session (exec, port-forward) is a tunnel and no body; its record comes when the
+//! tunnel is over, and counts what it carried.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, SizeHint};
 use serde_json::{Map, Value, json};
@@ -18,7 +21,7 @@ use super::audit::Audit;
 use super::authority::Bearer;
 use super::shown;
 use crate::clock;
-use crate::server::{BodyError, ServerBody};
+use crate::server::{BodyError, ServerBody, Tunnel, TunnelBytes};
 use crate::units::Instant;
 
 /// What the second record repeats of the first, to be read without it.
@@ -32,6 +35,7 @@ pub(super) struct After {
     declared: Option<u64>,
     sent: u64,
     complete: bool,
+    tunnel: Option<Arc<TunnelBytes>>,
 }
 
 /// The length of a request's body, if the client says it. What it sent is never counted: bodies go on as they come.
@@ -40,7 +44,7 @@ pub(super) fn declared(headers: &HeaderMap) -> Option<u64> {
 }
 
 impl After {
-    /// For answers with a body of their own, to people: a self-probe is told once.
+    /// For answers to people: a self-probe is told once.
     pub(super) fn of(
         first: &Map<String, Value>,
         audit: &Audit,
@@ -49,7 +53,7 @@ impl After {
         response: &Response<ServerBody>,
         request_id: Option<&String>,
     ) -> Option<Self> {
-        if bearer == Bearer::Drill || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if bearer == Bearer::Drill {
             return None;
         }
         let repeated = REPEATED.iter().filter_map(|key| Some(((*key).to_owned(), first.get(*key)?.clone())));
@@ -57,7 +61,7 @@ impl After {
         facts.insert("event".to_owned(), "end".into());
         facts.insert("request_id".to_owned(), request_id.map(String::as_str).into());
         facts.insert("status".to_owned(), response.status().as_u16().into());
-        Some(Self { facts, audit: audit.clone(), arrived, declared, sent: 0, complete: false })
+        Some(Self { facts, audit: audit.clone(), arrived, declared, sent: 0, complete: false, tunnel: None })
     }
 }
 
@@ -65,9 +69,16 @@ impl Drop for After {
     fn drop(&mut self) {
         let mut facts = std::mem::take(&mut self.facts);
         let took = clock::now().since(self.arrived);
-        let outcome = if self.complete { "complete" } else { "cut" };
+        let (outcome, carried) = match (&self.tunnel, self.complete) {
+            (Some(tunnel), _) => {
+                let [up, down] = [&tunnel.from_client, &tunnel.to_client];
+                ("over", (Some(up.load(Ordering::Relaxed)), down.load(Ordering::Relaxed)))
+            }
+            (None, true) => ("complete", (self.declared, self.sent)),
+            (None, false) => ("cut", (self.declared, self.sent)),
+        };
         facts.insert("time".to_owned(), shown::time_millis(clock::wall()).into());
-        facts.insert("bytes".to_owned(), json!({ "in": self.declared, "out": self.sent }));
+        facts.insert("bytes".to_owned(), json!({ "in": carried.0, "out": carried.1 }));
         facts.insert("outcome".to_owned(), outcome.into());
         facts.insert("duration_us".to_owned(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX).into());
         self.audit.note(facts);
@@ -77,6 +88,12 @@ impl Drop for After {
 /// The answer, followed to its end.
 pub(super) fn follow(response: Response<ServerBody>, after: Option<After>) -> Response<ServerBody> {
     let Some(mut after) = after else { return response };
+    if let Some(tunnel) = response.extensions().get::<Arc<Tunnel>>() {
+        after.tunnel = Some(Arc::clone(&tunnel.bytes));
+        // There is one gate, so nobody else has hung anything on.
+        let _ = tunnel.at_end.set(Box::new(after));
+        return response;
+    }
     response.map(|body| {
         after.complete = body.is_end_stream();
         Followed { body, after }.boxed_unsync()

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Protocol, block_on, get},
-    cluster::wait_for,
+    cluster::{FAKE_POD, wait_for},
     spillway::{BINARY, CLUSTER, Spillway, needs_spillway},
 };
 
@@ -82,6 +82,16 @@ fn levers_and_requests_of_the_lane_are_one_chain_that_says_what_was_gone_past() 
     });
     assert!(end["bytes"]["out"].as_u64().is_some_and(|bytes| bytes > 100), "{end}");
     assert_eq!((end["outcome"].as_str(), end["actor"] == used["actor"]), (Some("complete"), true), "{end}");
+    let url = format!("https://{}", spillway.break_glass);
+    let operator = CLUSTER.kubeconfig_for(&CLUSTER.break_glass(), &url, &CLUSTER.paths.server_ca.cert);
+    let words = CLUSTER.kubectl_ok(&operator, &["exec", FAKE_POD, "--", "echo", "audited"]);
+    assert_eq!(words, "audited\n");
+    let session = wait_for("the record of the session's end", PATIENCE, || {
+        let is_end = |record: &Value| record["event"] == "end" && record["class"]["subresource"] == "exec";
+        records(folder.path()).into_iter().find(is_end).ok_or_else(|| spillway.log())
+    });
+    assert_eq!(session["outcome"], "over", "{session}");
+    assert!(session["bytes"]["out"].as_u64().is_some_and(|bytes| bytes >= 8), "{session}");
     let verdict = verified(&spillway, folder.path());
     assert_eq!((&verdict["events"]["lever"], &verdict["head"]), (&json!(5), &json!("signed")), "{verdict}");
 }
