@@ -13,6 +13,7 @@ mod cluster_selftest;
 mod drain;
 mod drill;
 mod exhaustion;
+mod explain;
 mod floods;
 mod framing;
 mod fuzz;
