@@ -57,6 +57,7 @@ mod settings;
 mod snapshot;
 mod tick;
 mod tickets;
+mod walk;
 mod warming;
 mod watches;
 mod window;
@@ -81,3 +82,4 @@ pub use settings::{
 };
 pub use snapshot::{LaneSnapshot, Snapshot};
 pub use tick::TICK;
+pub use walk::{Answer, Ends, Gate, Numbers, Walk};
