@@ -7,8 +7,10 @@
 
 mod api;
 mod bounded;
+pub mod explained;
 mod operations;
 mod socket;
+pub mod tapped;
 pub mod wire;
 
 use std::net::SocketAddr;

@@ -5,19 +5,26 @@
 
 pub mod audit;
 pub mod break_glass;
+pub mod check;
+pub mod config;
 pub mod demo;
 mod effect;
 pub mod events;
+pub mod explain;
 #[cfg(test)]
 mod golden;
+mod help;
 pub mod incident;
 pub mod isolate;
 pub mod limit;
 pub mod lockdown;
 pub mod manifest;
+mod redact;
 pub mod replay;
 mod replayed;
 pub mod run;
+mod sarif;
+pub mod shell;
 mod shown;
 pub mod simulate;
 mod simulate_report;
@@ -25,13 +32,15 @@ mod simulate_search;
 mod simulated;
 mod socket;
 pub mod status;
+pub mod sysdump;
+pub mod tap;
 pub mod top;
 pub mod validate;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::Colour;
 
@@ -58,7 +67,9 @@ pub enum Ending {
 /// A guard in front of kube-apiserver: operators keep access, telemetry is shed first.
 #[derive(Debug, Parser)]
 #[command(name = "spillway", version, max_term_width = 100)]
-#[command(after_help = "In an incident: spillway help incident")]
+#[command(after_help = "\
+In an incident: spillway help incident
+A code, a reason or an alert: spillway help SPW0204, help identity_rate, help topics")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -70,6 +81,8 @@ enum Command {
     Run(run::Args),
     /// Check configuration and policy files without starting anything
     Validate(validate::Args),
+    /// Is this installation as it should be, before it starts and while it runs?
+    Check(check::Args),
     /// Play a telemetry storm without and with spillway, on this machine, no cluster needed
     Demo(demo::Args),
     /// Certificates for the emergency lane, and proof that it works
@@ -80,6 +93,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Play audit logs through a policy: who would have been refused?
     Replay(replay::Args),
+    /// Print a first configuration, and the schema of any
+    Config(config::Args),
     /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
     Manifest(manifest::Args),
     /// Show how the running proxy is, why, and what to do next
@@ -88,6 +103,12 @@ enum Command {
     Top(top::Args),
     /// Show what happened lately
     Events(events::Args),
+    /// Why was this refused, and what would become of that request?
+    Explain(explain::Args),
+    /// Show requests as they are answered
+    Tap(tap::Args),
+    /// Collect a support bundle without secrets
+    Sysdump(sysdump::Args),
     /// Contain one client now
     Isolate(isolate::Args),
     /// End an isolation
@@ -98,6 +119,12 @@ enum Command {
     Lockdown(lockdown::Args),
     /// Show, bound or fix the limit L
     Limit(limit::Args),
+    /// Print a completion script for bash, zsh or fish
+    Completion(shell::CompletionArgs),
+    /// Print or write manual pages
+    Man(shell::ManArgs),
+    /// Print the version
+    Version(shell::VersionArgs),
 }
 
 /// How a result is printed.
@@ -116,13 +143,13 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> Ending {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // clap's own help knows commands alone, and this page must be found by whoever types what the page itself says.
+    // clap's own help knows commands alone, and not what a code or an alert means.
     if arguments.get(1).is_some_and(|word| word == "help")
-        && arguments.get(2).is_some_and(|word| word == "incident")
+        && let Some(ending) = help::page(&arguments[2..], out, err)
     {
-        return incident::print(out);
+        return ending;
     }
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(message) => {
             // clap colours by itself, and knows that --help is not an error.
@@ -132,9 +159,23 @@ pub fn dispatch(
             return ending;
         }
     };
+    execute(cli.command, out, err)
+}
+
+/// Reads the command line. Called as `kubectl-spillway` it is a plugin, and its help says what is typed then.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let called = arguments.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
+    let mut command = Cli::command();
+    if called.is_some_and(|name| name == "kubectl-spillway") {
+        command = command.bin_name("kubectl spillway");
+    }
+    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let colour = if terminal { Colour::Always } else { Colour::Never };
-    match cli.command {
+    match command {
         Command::Run(args) => run::run(&args, out, err, colour),
         Command::Validate(args) => match validate::run(&args, out, err, colour) {
             Ok(validate::VALID) => Ending::Fine,
@@ -142,20 +183,28 @@ pub fn dispatch(
             // Its reader has closed the pipe: nobody is left to tell.
             Err(_) => Ending::Failed,
         },
+        Command::Check(args) => check::run(&args, out, err, shown_colour()),
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Audit(args) => audit::run(&args, out, err),
         Command::BreakGlass(args) => break_glass::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
+        Command::Config(args) => config::run(&args, out, err),
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
+        Command::Explain(args) => explain::run(&args, out, err),
+        Command::Tap(args) => tap::run(&args, out, err),
+        Command::Sysdump(args) => sysdump::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),
         Command::Release(args) => isolate::release(&args, out, err),
         Command::Isolations(args) => isolate::list(&args, out, err),
         Command::Lockdown(args) => lockdown::run(&args, out, err),
         Command::Limit(args) => limit::run(&args, out, err),
+        Command::Completion(args) => shell::completion(&args, out),
+        Command::Man(args) => shell::man(&args, out, err),
+        Command::Version(args) => shell::version(&args, out, err),
     }
 }
 
