@@ -26,7 +26,7 @@ const ROUNDS: u32 = 5;
 /// From the start until so many honest clients a second get through, with so many requests each.
 const READY: Duration = Duration::from_secs(60);
 const READY_RATE: f64 = 10.0;
-const HONEST: usize = 50;
+const HONEST: usize = 100;
 
 pub(crate) fn wish(name: &str, otherwise: u32) -> u32 {
     env::var(name).ok().map_or(otherwise, |value| value.parse().expect("a number"))
