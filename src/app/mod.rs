@@ -5,6 +5,7 @@
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
 mod announce;
+pub mod check;
 mod chronicle;
 mod control;
 mod descriptors;
@@ -297,6 +298,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         levers: Arc::default(),
         recent: Arc::default(),
         decisions: Arc::default(),
+        tap: Arc::default(),
     });
     let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {
@@ -308,6 +310,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
         limits,
         ready: Arc::clone(&ready),
+        audit_metrics: proxy.break_glass.is_none().then(|| shared.metrics.lane()),
     });
     Ok(Prepared {
         listeners,
