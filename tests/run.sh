@@ -35,6 +35,9 @@ need tar tar
 need promtool prometheus
 need systemd-analyze systemd
 need slowhttptest slowhttptest
+need chromium chromium
+need npm npm
+need openssl openssl
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
   exit 2

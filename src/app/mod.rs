@@ -6,6 +6,7 @@
 
 mod chronicle;
 mod control;
+mod dashboard;
 mod descriptors;
 mod expiry;
 mod footprint;
@@ -27,6 +28,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use self::control::Control;
+use self::dashboard::{DashboardThread, Sources};
 use self::descriptors::Plan;
 use self::levers::{AdminThread, Keeper};
 use self::state::State;
@@ -140,6 +142,8 @@ pub struct Running {
     control: Control,
     /// Ends last: an operator may want to look at the end.
     admin: AdminThread,
+    /// As long as that.
+    dashboard: Option<DashboardThread>,
 }
 
 impl Running {
@@ -152,6 +156,7 @@ impl Running {
     /// Ends it: readiness turns false, connections are told to go, watches end spread over the grace period.
     pub fn drain(self) {
         self.control.end(self.grace);
+        drop(self.dashboard);
         drop(self.admin);
     }
 
@@ -193,6 +198,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     let prepared = prepare(proxy, policy, &plan)?;
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
+    let shown = Arc::clone(&gate);
     let stats = ShardStats::default();
     let mut addresses = Addresses {
         listeners: prepared.listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect(),
@@ -232,9 +238,12 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
     control.keep_server(server);
+    let sources = Sources::new((proxy, policy), (shown, Arc::clone(&prepared.shared.metrics), stats));
+    let (page, keeper) = (proxy.admin.dashboard.socket.clone(), Arc::clone(&prepared.keeper));
+    let dashboard = DashboardThread::start(page, keeper, sources)?;
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
-    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin })
+    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, dashboard })
 }
 
 fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> Result<Prepared, StartError> {

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod break_glass;
+pub mod dashboard;
 pub mod demo;
 mod effect;
 pub mod events;
@@ -86,6 +87,8 @@ enum Command {
     Status(status::Args),
     /// Show who asks most, and who is refused most
     Top(top::Args),
+    /// Open the same in a browser: who hurts, why, and what to do
+    Dashboard(dashboard::Args),
     /// Show what happened lately
     Events(events::Args),
     /// Contain one client now
@@ -150,6 +153,7 @@ pub fn dispatch(
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
+        Command::Dashboard(args) => dashboard::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),
         Command::Release(args) => isolate::release(&args, out, err),

@@ -9,6 +9,7 @@ mod classification;
 mod client;
 mod cluster;
 mod cluster_selftest;
+mod dashboard;
 mod drain;
 mod exhaustion;
 mod floods;

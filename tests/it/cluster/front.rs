@@ -28,6 +28,8 @@ pub(crate) struct Front {
     pub(crate) metrics: SocketAddr,
     /// The admin socket.
     pub(crate) socket: PathBuf,
+    /// The dashboard's socket.
+    pub(crate) page: PathBuf,
     /// The configuration it was started with; rewrite it to test a reload.
     pub(crate) config: PathBuf,
     pub(crate) process: Process,
@@ -63,9 +65,13 @@ impl Cluster {
             file
         };
         let mut config = self.front_config();
-        config["admin"] = json!({"socket": self.paths.dir.join(format!("{name}.sock"))});
+        config["admin"] = json!({
+            "socket": self.paths.dir.join(format!("{name}.sock")),
+            "dashboard": {"socket": self.paths.dir.join(format!("{name}-page.sock"))},
+        });
         change(&mut config);
         let socket = config["admin"]["socket"].as_str().unwrap_or_default().into();
+        let page = config["admin"]["dashboard"]["socket"].as_str().unwrap_or_default().into();
         // JSON is YAML.
         let config = write("config", &format!("{config:#}\n"));
 
@@ -81,7 +87,7 @@ impl Cluster {
             let address = |name| printed(&text, name).ok_or(format!("no line `{name} ADDRESS` in:\n{text}"));
             Ok([address("main")?, address("break-glass")?, address("metrics")?])
         });
-        let mut front = Front { main, break_glass, metrics, socket, config, process };
+        let mut front = Front { main, break_glass, metrics, socket, page, config, process };
         self.wait_front_ready(&mut front);
         front
     }
