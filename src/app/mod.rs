@@ -9,6 +9,7 @@ mod control;
 mod dashboard;
 mod descriptors;
 mod expiry;
+pub mod explain;
 mod footprint;
 mod levers;
 mod lookout;
@@ -235,6 +236,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         let factory = factory(&prepared.shared, entrance, &aside, &stats);
         control.keep_break_glass(lane.start(&drain, surroundings, factory)?);
     }
+    prepared.keeper.explain_with(Arc::clone(&prepared.shared));
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
     control.keep_server(server);
@@ -280,6 +282,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         names: Arc::default(),
         levers: Arc::default(),
         recent: Arc::default(),
+        decisions: Arc::default(),
     });
     let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {

@@ -12,6 +12,7 @@ mod cluster_selftest;
 mod dashboard;
 mod drain;
 mod exhaustion;
+mod explain;
 mod floods;
 mod framing;
 mod fuzz;

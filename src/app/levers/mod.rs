@@ -6,6 +6,7 @@
 //! the sweep here only tidies up and tells.
 
 mod events;
+mod explain;
 mod file;
 mod protect;
 mod rates;
@@ -26,6 +27,7 @@ use self::rates::Rates;
 use self::wanted::{Origin, Wanted};
 use super::state::Place;
 use crate::admin::Operations;
+use crate::admin::explained::{DecisionLines, Explain, Explained};
 use crate::admin::wire::{
     self, Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem,
     REASON_BYTES_MAX, Release, Status, code,
@@ -35,7 +37,7 @@ use crate::config::{nearest, show_duration};
 use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
-use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage};
+use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage, Shared};
 use crate::telemetry::LocalPeer;
 use crate::units::{Instant, Seats};
 
@@ -71,6 +73,7 @@ pub(in crate::app) struct Keeper {
     rates: Mutex<Rates>,
     timeline: Timeline,
     reserve: OnceLock<Arc<Reserve>>,
+    shared: OnceLock<Arc<Shared>>,
     place: Option<Place>,
     /// One writing at a time: it moves into the thread that writes.
     writing: Arc<tokio::sync::Mutex<()>>,
@@ -94,6 +97,7 @@ impl Keeper {
             started: clock::now(),
             timeline,
             reserve: OnceLock::new(),
+            shared: OnceLock::new(),
             rates: Mutex::default(),
             writing: Arc::default(),
             dirty: AtomicBool::new(false),
@@ -111,6 +115,12 @@ impl Keeper {
     pub(in crate::app) fn show_break_glass(&self, reserve: Arc<Reserve>) {
         // There is one lane; a second call would speak of the same.
         let _ = self.reserve.set(reserve);
+    }
+
+    /// From now on refusals can be explained, too.
+    pub(in crate::app) fn explain_with(&self, shared: Arc<Shared>) {
+        // There is one request path; a second call would speak of the same.
+        let _ = self.shared.set(shared);
     }
 
     fn reserve(&self) -> ReserveUsage {
@@ -293,6 +303,18 @@ impl Operations for Keeper {
 
     fn events(&self, after: u64) -> Events {
         self.timeline.after(after)
+    }
+
+    fn decision(&self, id: &str) -> Result<Explained, Problem> {
+        explain::decision(self, id)
+    }
+
+    fn decisions(&self, user: Option<&str>) -> DecisionLines {
+        explain::decisions(self, user)
+    }
+
+    fn explain(&self, request: &Explain) -> Result<Explained, Problem> {
+        explain::what_if(self, request)
     }
 
     fn isolations(&self) -> Vec<IsolationView> {
