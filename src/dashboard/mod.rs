@@ -9,6 +9,7 @@
 
 mod access;
 mod chart;
+mod decision;
 mod detail;
 mod figures;
 mod history;

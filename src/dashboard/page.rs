@@ -6,7 +6,8 @@
 use super::access::Role;
 use super::html::e;
 use super::look::Look;
-use super::{code, detail, panels};
+use super::{code, decision, detail, panels};
+use crate::admin::Operations;
 use crate::policy::Lane;
 
 /// Bytes of a client's name in an address; longer ones are nobody's.
@@ -20,6 +21,7 @@ pub(super) enum View {
     Overview,
     Lane(Lane),
     Client(String),
+    Decision(String),
     Help,
 }
 
@@ -59,6 +61,7 @@ impl View {
         match key {
             "lane" => value.parse().ok().map(Self::Lane),
             "client" => (value.len() <= NAME_BYTES_MAX).then(|| Self::Client(value.into_owned())),
+            "decision" => (value.len() <= NAME_BYTES_MAX).then(|| Self::Decision(value.into_owned())),
             "help" => Some(Self::Help),
             _ => Some(Self::Overview),
         }
@@ -69,12 +72,13 @@ impl View {
             Self::Overview => "overview".to_owned(),
             Self::Lane(lane) => format!("lane {lane}"),
             Self::Client(user) => user.clone(),
+            Self::Decision(id) => format!("decision {id}"),
             Self::Help => "help".to_owned(),
         }
     }
 
     /// Its panels.
-    pub(super) fn panels(&self, look: &Look) -> Vec<Panel> {
+    pub(super) fn panels(&self, look: &Look, operations: &dyn Operations) -> Vec<Panel> {
         let verdict = panel("verdict", "wide", panels::verdict(look));
         match self {
             Self::Overview => {
@@ -86,8 +90,11 @@ impl View {
             }
             Self::Client(user) => {
                 let parts = detail::client(look, user);
-                [vec![verdict], parts.map(|(id, class, html)| panel(id, class, html)).into()].concat()
+                let why = panel("client-refusals", "wide", decision::list(operations, user));
+                [vec![verdict], parts.map(|(id, class, html)| panel(id, class, html)).into(), vec![why]]
+                    .concat()
             }
+            Self::Decision(id) => vec![verdict, panel("decision", "wide", decision::page(operations, id))],
             Self::Help => vec![verdict, panel("help", "wide", include_str!("assets/help.html").to_owned())],
         }
     }

@@ -101,7 +101,7 @@ impl Dashboard {
         if drawn.len() >= PAGES_MAX {
             drawn.clear();
         }
-        let panels = Arc::new(view.panels(&look));
+        let panels = Arc::new(view.panels(&look, &*self.operations));
         drawn.insert(view.clone(), (look.number, Arc::clone(&panels)));
         panels
     }

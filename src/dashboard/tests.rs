@@ -1,6 +1,7 @@
 use http_body_util::BodyExt as _;
 
 use super::*;
+use crate::admin::explained::{DecisionLines, Explain, Explained};
 use crate::admin::wire::{
     ClientView, Clients, EventView, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LaneStatus,
     LeverView, Lock, Release, Status,
@@ -70,6 +71,19 @@ impl Operations for Proxy {
         Events { events: (after + 1..=256).map(event).collect(), last: 256 }
     }
 
+    fn decision(&self, _: &str) -> Result<Explained, Problem> {
+        let name = Some(self.name());
+        Ok(Explained { id: name.clone(), user: self.name(), told: name, ..Explained::default() })
+    }
+
+    fn decisions(&self, _: Option<&str>) -> DecisionLines {
+        DecisionLines::default()
+    }
+
+    fn explain(&self, _: &Explain) -> Result<Explained, Problem> {
+        Ok(Explained::default())
+    }
+
     fn isolations(&self) -> Vec<IsolationView> {
         vec![]
     }
@@ -137,7 +151,7 @@ async fn hostile_names_stay_text_on_every_page() {
         "/?client={}",
         percent_encoding::utf8_percent_encode(EVIL, percent_encoding::NON_ALPHANUMERIC)
     );
-    for path in ["/", "/?lane=telemetry", &client, "/?help=1", "/status.txt"] {
+    for path in ["/", "/?lane=telemetry", &client, "/?decision=x", "/?help=1", "/status.txt"] {
         let response = ask(&dashboard, Method::GET, path, &[], Role::Admin).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
