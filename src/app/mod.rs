@@ -4,6 +4,7 @@
 //! wrong is found before anything runs, so a failed start leaves nothing behind. The control thread owns everything
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
+mod announce;
 mod chronicle;
 mod control;
 mod dashboard;
@@ -11,6 +12,7 @@ mod descriptors;
 mod expiry;
 pub mod explain;
 mod footprint;
+mod host;
 mod levers;
 mod lookout;
 mod reload;
@@ -34,10 +36,10 @@ use self::descriptors::Plan;
 use self::levers::{AdminThread, Keeper};
 use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
-use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
+use crate::breakglass::{Audit, BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
 use crate::config::{self, ProxyConfiguration, TrafficPolicy};
-use crate::flow::{Ceiling, Scheduler};
+use crate::flow::{self, Ceiling, ResponseBytes, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
 use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
@@ -141,10 +143,12 @@ pub struct Running {
     addresses: Addresses,
     grace: Duration,
     control: Control,
-    /// Ends last: an operator may want to look at the end.
+    /// An operator may want to look at the end.
     admin: AdminThread,
     /// As long as that.
     dashboard: Option<DashboardThread>,
+    /// Ends last: a lever may be pulled until the end.
+    audit: Audit,
 }
 
 impl Running {
@@ -159,6 +163,7 @@ impl Running {
         self.control.end(self.grace);
         drop(self.dashboard);
         drop(self.admin);
+        self.audit.close();
     }
 
     /// Waits for SIGTERM or SIGINT, then drains.
@@ -166,7 +171,9 @@ impl Running {
     /// # Errors
     /// When signals cannot be received.
     pub fn until_signal(self) -> std::io::Result<()> {
+        announce::ready();
         control::wait_for_signal()?;
+        announce::stopping(self.grace);
         tracing::info!(grace = ?self.grace, "draining");
         self.drain();
         tracing::info!("drained");
@@ -197,6 +204,8 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     // First of all, because every socket bound and every file read from here on takes one.
     let plan = Plan::make(proxy.limits.connections as usize)?;
     let prepared = prepare(proxy, policy, &plan)?;
+    let audit = open_audit(proxy)?;
+    prepared.keeper.write_down(audit.clone());
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
     let shown = Arc::clone(&gate);
@@ -227,8 +236,12 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
         prepared.keeper.show_break_glass(Arc::clone(&reserve));
         let seats = Arc::clone(&reserve);
+        let (load, metrics) = (prepared.keeper.load(), Arc::clone(&prepared.shared.metrics));
         let surroundings = Surroundings {
-            metrics: prepared.shared.metrics.lane(),
+            metrics: metrics.lane(),
+            audit: audit.clone(),
+            bypassed: Arc::new(move || load.shown(clock::now())),
+            reloaded: Arc::new(move |worked| metrics.credential_reloaded("break_glass", worked)),
             occupancy: Arc::new(move || seats.seats()),
             upstream: proxy.upstreams.server.address.to_string(),
         };
@@ -245,7 +258,19 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     let dashboard = DashboardThread::start(page, keeper, sources)?;
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
-    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, dashboard })
+    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, dashboard, audit })
+}
+
+/// Not before everything else was read and bound: it starts a thread and writes a line.
+fn open_audit(proxy: &ProxyConfiguration) -> Result<Audit, StartError> {
+    let settings = settings::audit(proxy);
+    if settings.is_none() && proxy.break_glass.is_some() {
+        tracing::warn!(
+            "break-glass: no folder for the audit log: it goes to standard error alone, and nobody can verify it; \
+             set state.dir or breakGlass.audit.dir"
+        );
+    }
+    Audit::open(settings.as_ref()).map_err(StartError::Control)
 }
 
 fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> Result<Prepared, StartError> {
@@ -262,10 +287,8 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         .transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
-    let lane = break_glass.as_ref().map(BoundLane::files);
-    let watch = watched::all(proxy, &authenticator, serving, lane, upstream.rotation.clone(), &metrics);
-    metrics.response_budget(policy.overload.memory.response_bytes);
-    let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
+    let watch = watched::all(proxy, &authenticator, serving, upstream.rotation.clone(), &metrics);
+    let mut scheduler = Scheduler::new(flow_of(proxy, policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
     if let Some(state) = &state {
         state.recall(&mut scheduler);
@@ -308,6 +331,25 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         keeper,
         limits: OwnLimits { memory: footprint::limit(proxy.limits.memory), descriptors: plan.limit },
     })
+}
+
+/// The scheduler's settings, with what only the host can tell.
+fn flow_of(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> flow::Settings {
+    let mut settings = settings::flow(policy);
+    let memory = &mut settings.memory;
+    memory.server = host::server_memory(proxy.upstreams.server.address);
+    let from = match (memory.response_bytes, memory.server) {
+        (ResponseBytes::Fixed(_), _) => "the policy",
+        (ResponseBytes::Auto, Some(_)) => "the memory of the apiserver's host",
+        (ResponseBytes::Auto, None) => "the default for an apiserver on another host",
+    };
+    tracing::info!(
+        bytes = memory.budget(),
+        server_memory = memory.server,
+        from,
+        "budget of answers in flight; overload.memory.responseBytes pins it"
+    );
+    settings
 }
 
 fn bind_listeners(

@@ -271,6 +271,11 @@ impl<'a> Field<'a> {
         self.within(value.unwrap_or(u64::MAX), range, show_size)
     }
 
+    /// Whether letters stand here where a number or a size could: somebody meant a word.
+    pub(super) fn is_word(&self) -> bool {
+        matches!(&self.node.value, Value::Text(text) if text.starts_with(|c: char| c.is_ascii_alphabetic()))
+    }
+
     /// One of a closed set of words.
     pub(super) fn choice<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
         let text = self.clone().text()?;

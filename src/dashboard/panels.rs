@@ -33,14 +33,16 @@ pub(super) fn verdict(look: &Look) -> String {
     let (word, mark, class) = look.word();
     let status = &look.status;
     let since = span(look.at.saturating_sub(look.since));
-    let culprit = status.client.as_deref().filter(|_| status.cause != "none");
+    let refused = status.most_refused.first().map(|client| client.user.as_str());
+    let named = status.client.as_deref().filter(|_| status.cause != "none");
+    let culprit = named.or(refused.filter(|_| status.shed_per_second > 0.0));
     let next = match (word, culprit) {
         ("AWAY", _) => "crictl ps -a --name kube-apiserver; then use the break-glass kubeconfig".to_owned(),
         (_, Some(user)) => {
             let (kind, name) = target_of(user);
             format!("spillway isolate {kind} {} --to penalty --for 30m --reason …", quoted(&name))
         }
-        ("OK", _) => String::new(),
+        ("OK", None) => String::new(),
         ("LOCKDOWN", _) => "spillway lockdown --off".to_owned(),
         _ => "spillway help incident".to_owned(),
     };
@@ -55,13 +57,30 @@ pub(super) fn verdict(look: &Look) -> String {
          <dl class=\"facts\"><div><dt>served/s</dt><dd>{served}</dd></div><div><dt>refused/s</dt><dd>{shed}</dd></div>\
          <div><dt>seats</dt><dd>{seats} of {limit}</dd></div><div><dt>pressure</dt><dd>{pressure:.1}×</dd></div>\
          <div><dt>time</dt><dd>{time} UTC</dd></div></dl>",
-        sentence = e(&status.diagnosis),
+        sentence = e(sentence(look)),
         served = rate(status.served_per_second),
         shed = rate(status.shed_per_second),
         seats = status.seats,
         limit = status.limit,
         pressure = status.pressure,
         time = clock(look.at),
+    )
+}
+
+/// Why, and who: also while kube-apiserver is well because somebody is refused.
+fn sentence(look: &Look) -> String {
+    let status = &look.status;
+    let Some(client) = status.most_refused.first().filter(|_| status.cause == "none") else {
+        return status.diagnosis.clone();
+    };
+    let share = look.figures.heaviest.filter(|_| status.client.as_deref() == Some(&client.user));
+    let work =
+        share.map_or_else(String::new, |share| format!(" and makes {:.0} % of the work", share * 100.0));
+    format!(
+        "{} {} requests a second are refused, so that it stays so: {} is refused most{work}.",
+        status.diagnosis,
+        rate(status.shed_per_second),
+        client.user
     )
 }
 

@@ -8,11 +8,13 @@
 mod events;
 mod explain;
 mod file;
+mod load;
 mod protect;
 mod rates;
 mod show;
 mod thread;
 mod wanted;
+mod written;
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +25,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use self::events::Timeline;
+use self::load::Load;
 use self::rates::Rates;
 use self::wanted::{Origin, Wanted};
 use super::state::Place;
@@ -32,6 +35,7 @@ use crate::admin::wire::{
     self, Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem,
     REASON_BYTES_MAX, Release, Status, code,
 };
+use crate::breakglass::Audit;
 use crate::clock;
 use crate::config::{nearest, show_duration};
 use crate::flow::levers::{
@@ -72,6 +76,7 @@ pub(in crate::app) struct Keeper {
     wanted: Mutex<Wanted>,
     rates: Mutex<Rates>,
     timeline: Timeline,
+    load: Arc<Load>,
     reserve: OnceLock<Arc<Reserve>>,
     shared: OnceLock<Arc<Shared>>,
     place: Option<Place>,
@@ -96,6 +101,7 @@ impl Keeper {
         let keeper = Self {
             started: clock::now(),
             timeline,
+            load: Arc::default(),
             reserve: OnceLock::new(),
             shared: OnceLock::new(),
             rates: Mutex::default(),
@@ -115,6 +121,16 @@ impl Keeper {
     pub(in crate::app) fn show_break_glass(&self, reserve: Arc<Reserve>) {
         // There is one lane; a second call would speak of the same.
         let _ = self.reserve.set(reserve);
+    }
+
+    /// From now on every lever is written down there, those of the last process too.
+    pub(in crate::app) fn write_down(&self, audit: Audit) {
+        self.timeline.write_down(audit);
+    }
+
+    /// How everybody fares, as it was looked at last.
+    pub(in crate::app) fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.load)
     }
 
     /// From now on refusals can be explained, too.
@@ -154,6 +170,7 @@ impl Keeper {
             &self.parts.recent,
         );
         self.timeline.look(&view, &self.parts.names);
+        self.load.look(now, &view, self.parts.levers.gauges());
         let over = self.wanted.lock().expire(now);
         if !over.is_empty() {
             self.change(|_| ());
@@ -451,6 +468,7 @@ impl Operations for Keeper {
 
     fn keep(&self) -> BoxFuture<'_, Kept> {
         Box::pin(async move {
+            self.timeline.settle().await;
             let Some(place) = &self.place else { return self.kept.lock().clone() };
             let written = self.write(place).await;
             let problem = written.as_ref().err().map(|error| format!("{}: {error}", place.file().display()));
