@@ -38,12 +38,13 @@ pub(super) fn verdict(look: &Look) -> String {
     let culprit = named.or(refused.filter(|_| status.shed_per_second > 0.0));
     let next = match (word, culprit) {
         ("AWAY", _) => "crictl ps -a --name kube-apiserver; then use the break-glass kubeconfig".to_owned(),
+        ("LOCKDOWN", _) => "spillway lockdown --off".to_owned(),
+        (_, Some(user)) if is_isolated(look, user) => "spillway isolations".to_owned(),
         (_, Some(user)) => {
             let (kind, name) = target_of(user);
             format!("spillway isolate {kind} {} --to penalty --for 30m --reason …", quoted(&name))
         }
         ("OK", None) => String::new(),
-        ("LOCKDOWN", _) => "spillway lockdown --off".to_owned(),
         _ => "spillway help incident".to_owned(),
     };
     let button = culprit.map(|user| isolate_button(look, user, "Isolate it…")).unwrap_or_default();
@@ -357,13 +358,18 @@ pub(super) fn health(look: &Look) -> String {
 /// The button that opens the drawer for a user.
 pub(super) fn isolate_button(look: &Look, user: &str, title: &str) -> String {
     let (kind, name) = target_of(user);
-    if look.status.isolations.iter().any(|view| view.kind == kind && view.name == name) {
+    if is_isolated(look, user) {
         return "<b class=\"warn\">◆ isolated</b>".to_owned();
     }
     format!(
         "<button type=\"button\" class=\"act\" data-act=\"isolate\" data-kind=\"{kind}\" data-name=\"{}\">{title}<span class=\"off\"> {0}</span></button>",
         e(&name)
     )
+}
+
+fn is_isolated(look: &Look, user: &str) -> bool {
+    let (kind, name) = target_of(user);
+    look.status.isolations.iter().any(|view| view.kind == kind && view.name == name)
 }
 
 /// Who is it?
