@@ -263,7 +263,7 @@ pub(super) fn lanes(look: &Look) -> String {
             ("served/s", "num"),
             ("refused/s", "num"),
             ("seats", "num"),
-            ("", "bar"),
+            ("use", "bar"),
             ("waiting", "num"),
             ("watches", "num"),
             ("p99", "num"),
@@ -428,7 +428,9 @@ pub(super) fn timeline(look: &Look) -> String {
         html.push_str("<p>Nothing happened since the start.</p>");
         return html;
     }
-    html.push_str("<ol class=\"events\" role=\"log\" aria-live=\"off\">");
+    html.push_str(
+        "<div class=\"scroll\" role=\"log\" aria-live=\"off\" aria-label=\"Timeline\" tabindex=\"0\"><ol class=\"events\">",
+    );
     for event in look.events.iter().take(EVENTS_SHOWN_MAX) {
         let (mark, word) = match event.kind.as_str() {
             "lever" => ("◆", "operator"),
@@ -444,6 +446,6 @@ pub(super) fn timeline(look: &Look) -> String {
             e(&event.text),
         );
     }
-    html.push_str("</ol>");
+    html.push_str("</ol></div>");
     html
 }

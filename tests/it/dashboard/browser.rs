@@ -166,6 +166,7 @@ impl Browser {
 
     /// Presses a key, as somebody without a pointer does.
     pub(super) fn key(&mut self, key: &str) {
+        let (modifiers, key) = key.strip_prefix("Shift+").map_or((0, key), |key| (8, key));
         let code = match key {
             "Enter" => 13,
             "Tab" => 9,
@@ -173,6 +174,7 @@ impl Browser {
             " " => 32,
             "ArrowLeft" => 37,
             "ArrowRight" => 39,
+            "ArrowDown" => 40,
             _ => 0,
         };
         let text = match key {
@@ -181,7 +183,8 @@ impl Browser {
             _ => "",
         };
         for kind in ["keyDown", "keyUp"] {
-            let mut params = json!({ "type": kind, "key": key, "windowsVirtualKeyCode": code });
+            let mut params =
+                json!({ "type": kind, "key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers });
             if kind == "keyDown" && !text.is_empty() {
                 params["text"] = json!(text);
             }
