@@ -5,6 +5,7 @@
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
 mod announce;
+pub mod check;
 mod chronicle;
 mod control;
 mod dashboard;
@@ -306,6 +307,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         levers: Arc::default(),
         recent: Arc::default(),
         decisions: Arc::default(),
+        tap: Arc::default(),
     });
     let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {
