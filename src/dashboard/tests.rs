@@ -2,6 +2,7 @@ use http_body_util::BodyExt as _;
 
 use super::*;
 use crate::admin::explained::{DecisionLines, Explain, Explained};
+use crate::admin::tapped::{TapFilter, Tapped};
 use crate::admin::wire::{
     ClientView, Clients, EventView, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LaneStatus,
     LeverView, Lock, Release, Status,
@@ -82,6 +83,10 @@ impl Operations for Proxy {
 
     fn explain(&self, _: &Explain) -> Result<Explained, Problem> {
         Ok(Explained::default())
+    }
+
+    fn tap(&self, _: &TapFilter) -> Tapped {
+        Tapped::default()
     }
 
     fn isolations(&self) -> Vec<IsolationView> {
