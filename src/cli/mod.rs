@@ -15,6 +15,7 @@ pub mod isolate;
 pub mod limit;
 pub mod lockdown;
 pub mod manifest;
+pub mod newcomers;
 pub mod replay;
 mod replayed;
 pub mod run;
@@ -88,6 +89,8 @@ enum Command {
     Top(top::Args),
     /// Show what happened lately
     Events(events::Args),
+    /// Show who was never here before, and what it would cost on every node
+    Newcomers(newcomers::Args),
     /// Contain one client now
     Isolate(isolate::Args),
     /// End an isolation
@@ -151,6 +154,7 @@ pub fn dispatch(
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
+        Command::Newcomers(args) => newcomers::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),
         Command::Release(args) => isolate::release(&args, out, err),
         Command::Isolations(args) => isolate::list(&args, out, err),

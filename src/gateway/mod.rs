@@ -17,6 +17,7 @@ mod levers;
 mod mark;
 mod meaning;
 mod names;
+mod newcomers;
 mod outgoing;
 mod permit;
 mod recent;
@@ -51,6 +52,7 @@ use crate::upstream::{Forward, Traffic};
 pub use self::gate::{Gate, View};
 pub use self::levers::{Hits, Levers};
 pub use self::names::Names;
+pub use self::newcomers::Newcomers;
 pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
 pub use self::turn::{Entrance, Reserve, ReserveUsage};
 
@@ -72,6 +74,8 @@ pub struct Shared {
     pub levers: Arc<Levers>,
     /// Who was here lately.
     pub recent: Arc<Recent>,
+    /// Who was never here before.
+    pub newcomers: Arc<Newcomers>,
 }
 
 /// One shard's request path.
@@ -114,6 +118,7 @@ impl Path {
         let response = match self.prepare(&mut exchange, &mut request).await {
             Ok((mut understood, resolved)) => match self.contain(&mut exchange, &mut understood) {
                 Ok(penalty) => {
+                    self.introduce(&mut exchange, &mut understood);
                     let request = (request, body_comes);
                     self.decide(&mut exchange, request, &resolved, &understood, penalty).await
                 }

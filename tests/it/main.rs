@@ -24,6 +24,7 @@ mod lane;
 mod levers;
 mod manifests;
 mod meaning;
+mod newcomers;
 mod oracle;
 mod payloads;
 mod probes;
