@@ -7,6 +7,7 @@
 
 mod body;
 mod contain;
+mod decisions;
 mod exchange;
 mod forward;
 mod gate;
@@ -49,8 +50,9 @@ use crate::server::{self, Connection, Drain, Handler, ServerBody};
 use crate::telemetry::{AccessLog, Answerer, Metrics};
 use crate::upstream::{Forward, Traffic};
 
+pub use self::decisions::{DECISIONS_MAX, Decisions, Extent, FAILURES_MAX, LAST_MAX, Refusal};
 pub use self::gate::{Gate, View};
-pub use self::levers::{Hits, Levers};
+pub use self::levers::{Hits, Lever, Levers};
 pub use self::names::Names;
 pub use self::newcomers::Newcomers;
 pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
@@ -76,6 +78,8 @@ pub struct Shared {
     pub recent: Arc<Recent>,
     /// Who was never here before.
     pub newcomers: Arc<Newcomers>,
+    /// What was refused lately.
+    pub decisions: Arc<Decisions>,
 }
 
 /// One shard's request path.
@@ -134,6 +138,7 @@ impl Path {
             }
         };
         exchange.tell(&self.shared, response.status());
+        exchange.keep(&self.shared, self.entrance.is_break_glass(), &response);
         response
     }
 
@@ -154,6 +159,7 @@ impl Path {
             }
             Err(refusal) => {
                 exchange.answerer = Answerer::Refused(refusal.reason);
+                exchange.refused.by_scheduler(&refusal, self.entrance.numbers(exchange.lane));
                 server::throw_away(request, body_comes).await;
                 refuse::shed(&refusal, &exchange.audit_id)
             }
@@ -182,6 +188,7 @@ impl Path {
             .map_err(|message| malformed(exchange, message))?;
         let wishes = headers::clean_request(request.headers_mut())
             .map_err(|error| malformed(exchange, &error.to_string()))?;
+        exchange.refused.impersonates = wishes.impersonates;
         let authenticator = &self.shared.authenticator;
         let judged = authenticator.judge(&exchange.connection.certificate, request.headers(), clock::wall());
         let caller = match judged.map_err(|error| refused(exchange, &error))? {
@@ -213,6 +220,7 @@ impl Path {
             exchange.client =
                 Some(resolved.client(&self.shared.recent, understood.class.client, &caller.identity, peer));
         }
+        exchange.refused.client = Some(understood.class.client);
         exchange.rule = Some((policy, understood.class.rule));
         Ok((understood, resolved))
     }
