@@ -24,6 +24,7 @@ mod permit;
 mod recent;
 mod refuse;
 mod resolved;
+mod tap;
 mod target;
 mod tunnel;
 mod turn;
@@ -56,6 +57,7 @@ pub use self::levers::{Hits, Lever, Levers};
 pub use self::names::Names;
 pub use self::newcomers::Newcomers;
 pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
+pub use self::tap::{Drawn, Line, Tap};
 pub use self::turn::{Entrance, Reserve, ReserveUsage};
 
 /// What every shard's gateway shares.
@@ -80,6 +82,8 @@ pub struct Shared {
     pub newcomers: Arc<Newcomers>,
     /// What was refused lately.
     pub decisions: Arc<Decisions>,
+    /// What passes, while somebody watches.
+    pub tap: Arc<Tap>,
 }
 
 /// One shard's request path.
