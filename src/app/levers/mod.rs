@@ -45,7 +45,7 @@ use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
 use crate::gateway::{Gate, Levers, Names, Newcomers, Recent, Reserve, ReserveUsage, Shared};
-use crate::telemetry::{LocalPeer, Metrics};
+use crate::telemetry::{LaneMetrics, LocalPeer, Metrics};
 use crate::units::{Instant, Seats};
 
 pub(in crate::app) use self::thread::AdminThread;
@@ -72,6 +72,8 @@ pub(in crate::app) struct Parts {
     /// Bounds of L.
     pub(in crate::app) limits: (Seats, Seats),
     pub(in crate::app) ready: Arc<AtomicBool>,
+    /// Where the audit log's numbers are shown, if no lane does that.
+    pub(in crate::app) audit_metrics: Option<Arc<LaneMetrics>>,
 }
 
 /// Keeps what is wanted.
@@ -179,6 +181,9 @@ impl Keeper {
         );
         self.timeline.look(&view, &self.parts.names);
         self.greet(view.snapshot.limit).await;
+        if let Some(metrics) = &self.parts.audit_metrics {
+            self.timeline.tell(metrics);
+        }
         self.load.look(now, &view, self.parts.levers.gauges());
         let over = self.wanted.lock().expire(now);
         if !over.is_empty() {
