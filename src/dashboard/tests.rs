@@ -2,6 +2,7 @@ use http_body_util::BodyExt as _;
 
 use super::*;
 use crate::admin::explained::{DecisionLines, Explain, Explained};
+use crate::admin::::{Approve, Approved, Newcomers};
 use crate::admin::tapped::{TapFilter, Tapped};
 use crate::admin::wire::{
     ClientView, Clients, EventView, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LaneStatus,
@@ -83,6 +84,18 @@ impl Operations for Proxy {
 
     fn explain(&self, _: &Explain) -> Result<Explained, Problem> {
         Ok(Explained::default())
+    }
+
+    fn newcomers(&self) -> Newcomers {
+        Newcomers::default()
+    }
+
+    fn approve(&self, _: &Approve, _: bool) -> Result<Approved, Problem> {
+        Ok(Approved::default())
+    }
+
+    fn keep_known(&self) -> futures_util::future::BoxFuture<'_, Kept> {
+        Box::pin(async { Kept::default() })
     }
 
     fn tap(&self, _: &TapFilter) -> Tapped {
