@@ -2,8 +2,8 @@ use http_body_util::BodyExt as _;
 
 use super::*;
 use crate::admin::explained::{DecisionLines, Explain, Explained};
-use crate::admin::::{Approve, Approved, Newcomers};
 use crate::admin::tapped::{TapFilter, Tapped};
+use crate::admin::wire::newcomers::{Approve, Approved, Newcomers};
 use crate::admin::wire::{
     ClientView, Clients, EventView, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LaneStatus,
     LeverView, Lock, Release, Status,
