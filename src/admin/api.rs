@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use super::explained::Explain;
 use super::operations::Operations;
 use super::tapped::TapFilter;
+use super::wire::newcomers::Approved;
 use super::wire::{self, Isolate, Isolated, Isolations, LeverView, Moved, Problem, Release};
 use crate::telemetry::LocalPeer;
 
@@ -26,8 +27,8 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 
 type Shared = State<Arc<dyn Operations>>;
 
-/// The service behind the socket. Every request carries a [`LocalPeer`] in its extensions.
-pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
+/// The service behind the socket, and behind the dashboard as far as a role reaches. Every request carries a [`LocalPeer`] in its extensions.
+pub(crate) fn router(operations: Arc<dyn Operations>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/clients", get(clients))
@@ -42,6 +43,9 @@ pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/lockdown/release", post(unlock))
         .route("/v1/limit", post(hold_limit))
         .route("/v1/limit/release", post(free_limit))
+        .route("/v1/newcomers", get(newcomers))
+        .route("/v1/newcomers/approve", post(approve))
+        .route("/v1/newcomers/doubt", post(doubt))
         .fallback(|| async {
             let problem =
                 Problem::new(wire::code::MALFORMED, "there is no such path", "GET /v1/status is one");
@@ -141,6 +145,25 @@ async fn free_limit(State(operations): Shared, Extension(by): Extension<LocalPee
     moved(&operations, operations.free_limit(by)).await
 }
 
+async fn newcomers(State(operations): Shared) -> Response {
+    json(StatusCode::OK, &operations.newcomers())
+}
+
+async fn approve(State(operations): Shared, body: Bytes) -> Response {
+    approved(&operations, read(&body).and_then(|request| operations.approve(&request, false))).await
+}
+
+async fn doubt(State(operations): Shared, body: Bytes) -> Response {
+    approved(&operations, read(&body).and_then(|request| operations.approve(&request, true))).await
+}
+
+async fn approved(operations: &Arc<dyn Operations>, approved: Result<Approved, Problem>) -> Response {
+    match approved {
+        Ok(approved) => json(StatusCode::OK, &Approved { kept: operations.keep_known().await, ..approved }),
+        Err(problem) => refused(&problem),
+    }
+}
+
 async fn moved(operations: &Arc<dyn Operations>, lever: Result<LeverView, Problem>) -> Response {
     match lever {
         Ok(lever) => json(StatusCode::OK, &Moved { lever, kept: operations.keep().await }),
@@ -166,7 +189,7 @@ fn refused(problem: &Problem) -> Response {
     json(status, problem)
 }
 
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     // Plain fields of plain structs always serialise.
     let body = serde_json::to_vec(body).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()

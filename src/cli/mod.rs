@@ -7,18 +7,21 @@ pub mod audit;
 pub mod break_glass;
 pub mod check;
 pub mod config;
+pub mod dashboard;
 pub mod demo;
 mod effect;
 pub mod events;
 pub mod explain;
 #[cfg(test)]
 mod golden;
+mod hello;
 mod help;
 pub mod incident;
 pub mod isolate;
 pub mod limit;
 pub mod lockdown;
 pub mod manifest;
+pub mod newcomers;
 mod redact;
 pub mod replay;
 mod replayed;
@@ -101,8 +104,12 @@ enum Command {
     Status(status::Args),
     /// Show who asks most, and who is refused most
     Top(top::Args),
+    /// Open the same in a browser: who hurts, why, and what to do
+    Dashboard(dashboard::Args),
     /// Show what happened lately
     Events(events::Args),
+    /// Show who was never here before, and what it would cost on every node
+    Newcomers(newcomers::Args),
     /// Why was this refused, and what would become of that request?
     Explain(explain::Args),
     /// Show requests as they are answered
@@ -143,6 +150,9 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> Ending {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() == 1 {
+        return hello::run(out);
+    }
     // clap's own help knows commands alone, and not what a code or an alert means.
     if arguments.get(1).is_some_and(|word| word == "help")
         && let Some(ending) = help::page(&arguments[2..], out, err)
@@ -193,7 +203,9 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
+        Command::Dashboard(args) => dashboard::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
+        Command::Newcomers(args) => newcomers::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out, err),
         Command::Tap(args) => tap::run(&args, out, err),
         Command::Sysdump(args) => sysdump::run(&args, out, err),

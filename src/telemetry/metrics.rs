@@ -14,11 +14,13 @@ use prometheus::{
 use super::clients::Clients;
 use super::credentials::Credentials;
 use super::levers::{LeverGauges, Levers};
+use super::newcomers::Newcomers;
 use super::overload::{GateGauges, Overload, raise};
 use super::own::{Own, OwnScrape};
 use super::samples::Samples;
 use super::{Answered, Answerer, LaneMetrics};
 use crate::flow::levers::Action;
+use crate::flow::newcomers::Counts;
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
 use crate::policy::Lane;
 use crate::request::Verb;
@@ -57,7 +59,7 @@ const VERB_LABELS: [&str; 11] = [
 ];
 
 /// What an answer that is none can mean, in the order of [`Metrics::upstream_ended`].
-const FAILURES: [&str; 6] = ["dropped", "timed_out", "congested", "warming", "lagging", "closing"];
+pub(super) const FAILURES: [&str; 6] = ["dropped", "timed_out", "congested", "warming", "lagging", "closing"];
 
 /// State of the connections towards kube-apiserver, read at a scrape.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +85,8 @@ pub struct Scrape<'a> {
     pub gate: GateGauges,
     /// What operators put in force by hand.
     pub levers: LeverGauges,
+    /// Who is new.
+    pub newcomers: Counts,
     /// The connections.
     pub upstream: UpstreamGauges,
     /// What spillway itself takes.
@@ -94,16 +98,17 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_slots: Vec<OnceLock<IntCounter>>,
-    request_duration: [Histogram; Lane::COUNT],
+    pub(super) request_duration: [Histogram; Lane::COUNT],
     queue_wait: [Histogram; Lane::COUNT],
-    upstream_duration: Histogram,
+    pub(super) upstream_duration: Histogram,
     overhead: Histogram,
     shed: IntCounterVec,
-    failures: [IntCounter; FAILURES.len()],
+    pub(super) failures: [IntCounter; FAILURES.len()],
     gauges: Gauges,
     overload: Overload,
     credentials: Credentials,
     levers: Levers,
+    newcomers: Newcomers,
     own: Own,
     lane: Arc<LaneMetrics>,
     breakglass_requests: IntCounterVec,
@@ -177,6 +182,7 @@ impl Metrics {
             overload: Overload::register(&register)?,
             credentials: Credentials::register(&register)?,
             levers: Levers::register(&register)?,
+            newcomers: Newcomers::register(&register)?,
             lane: Arc::new(LaneMetrics::register(&register)?),
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
@@ -278,7 +284,13 @@ impl Metrics {
         self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
         self.own.set(&scrape.own, self.samples.suppressed());
         self.levers.set(scrape.levers);
+        self.newcomers.set(scrape.newcomers);
         self.registered()
+    }
+
+    /// Those of newcomers.
+    pub const fn newcomers(&self) -> &Newcomers {
+        &self.newcomers
     }
 
     /// The text of everything as it was counted, with gauges of the last scrape.

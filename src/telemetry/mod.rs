@@ -6,23 +6,27 @@
 
 mod clients;
 mod credentials;
+mod durations;
 mod event;
 mod lane;
 mod levers;
 mod lines;
 mod log;
 mod metrics;
+mod newcomers;
 mod overload;
 mod own;
 mod samples;
 mod text;
 
 pub use clients::{Clients, TunnelSide};
+pub use durations::Durations;
 pub use event::{Answered, Answerer};
 pub use lane::LaneMetrics;
 pub use levers::{LeverGauges, LeverMoved, LocalPeer};
 pub use log::{AccessLog, Flush, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};
+pub use newcomers::{NewcomerSeen, Newcomers};
 pub use overload::{GateGauges, OverloadChanged};
 pub use own::{Footprint, ListenerGauges, MemoryStepChanged, OwnLimits, OwnScrape};
 pub use text::shown;
