@@ -35,6 +35,7 @@ mod meaning;
 mod netns;
 mod newcomers;
 mod notify;
+mod offenders;
 mod oracle;
 mod payloads;
 mod probes;

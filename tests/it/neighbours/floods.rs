@@ -130,7 +130,7 @@ fn line(name: &str, [alone, honest, abused]: &[Row; 3]) -> String {
 
 #[test]
 fn a12_no_abuse_costs_others_more_than_honest_clients_do() {
-    let stand = Stand::start(true);
+    let stand = Stand::with_own_limits(true);
     stand.upstream.reply("/held", Reply::Never);
     stand.upstream.reply("/large", Reply::Bytes(256 << 10));
     let scene = Scene {
