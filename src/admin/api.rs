@@ -15,8 +15,10 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::changes;
 use super::operations::Operations;
 use super::wire::{self, Isolate, Isolated, Isolations, LeverView, Moved, Problem, Release};
+use super::wire_change::code;
 use crate::telemetry::LocalPeer;
 
 /// Bytes of a request's body.
@@ -26,6 +28,7 @@ type Shared = State<Arc<dyn Operations>>;
 
 /// The service behind the socket. Every request carries a [`LocalPeer`] in its extensions.
 pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
+    let changes = operations.changes().map_or_else(Router::new, changes::router);
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/clients", get(clients))
@@ -41,8 +44,9 @@ pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
                 Problem::new(wire::code::MALFORMED, "there is no such path", "GET /v1/status is one");
             json(StatusCode::NOT_FOUND, &problem)
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(operations)
+        .merge(changes)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 async fn status(State(operations): Shared) -> Response {
@@ -59,7 +63,7 @@ async fn events(State(operations): Shared, RawQuery(query): RawQuery) -> Respons
 }
 
 /// The value behind `key=`.
-fn value<'a>(query: Option<&'a str>, key: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(query: Option<&'a str>, key: &str) -> Option<&'a str> {
     query?.split('&').find_map(|pair| pair.strip_prefix(key))
 }
 
@@ -117,17 +121,17 @@ async fn moved(operations: &Arc<dyn Operations>, lever: Result<LeverView, Proble
     }
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let help = "the command line and the proxy should be of the same version";
         Problem::new(wire::code::MALFORMED, format!("the request cannot be read: {error}"), help)
     })
 }
 
-fn refused(problem: &Problem) -> Response {
+pub(super) fn refused(problem: &Problem) -> Response {
     let status = match problem.code.as_str() {
         wire::code::PROTECTED => StatusCode::FORBIDDEN,
-        wire::code::NOT_IN_FORCE => StatusCode::NOT_FOUND,
+        wire::code::NOT_IN_FORCE | code::GENERATION => StatusCode::NOT_FOUND,
         wire::code::AMBIGUOUS | wire::code::TOO_MANY => StatusCode::CONFLICT,
         wire::code::BUSY => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,

@@ -7,9 +7,11 @@
 
 mod api;
 mod bounded;
+mod changes;
 mod operations;
 mod socket;
 pub mod wire;
+pub mod wire_change;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use self::bounded::Bounded;
+pub use self::changes::Changes;
 pub use self::operations::Operations;
 pub use self::socket::serve as serve_socket;
 

@@ -2,8 +2,11 @@
 //!
 //! The border between the socket, which knows HTTP, and the keeper of the levers, which knows the proxy.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 
+use super::changes::Changes;
 use super::wire::{
     Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, Release,
     Status,
@@ -50,6 +53,10 @@ pub trait Operations: Send + Sync {
     /// # Errors
     /// When it is not held.
     fn free_limit(&self, by: LocalPeer) -> Result<LeverView, Problem>;
+    /// Whoever keeps the policy, where somebody does.
+    fn changes(&self) -> Option<Arc<dyn Changes>> {
+        None
+    }
     /// Writes what is in force to the disk; bounded.
     fn keep(&self) -> BoxFuture<'_, Kept>;
 }

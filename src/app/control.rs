@@ -13,6 +13,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::change::Policies;
 use super::chronicle;
 use super::lookout::Lookout;
 use super::reload::Watch;
@@ -41,6 +42,7 @@ pub(super) struct Inside {
     pub(super) authenticator: Arc<Authenticator>,
     /// Files that may change.
     pub(super) watch: Watch,
+    pub(super) policies: Arc<Policies>,
     pub(super) levers: Arc<Levers>,
     pub(super) limits: OwnLimits,
 }
@@ -155,8 +157,9 @@ async fn live(
     footprint: Arc<Footprint>,
     ended: oneshot::Receiver<Ending>,
 ) {
-    let Inside { gate, names, state, authenticator, watch, metrics, limits, .. } = inside;
+    let Inside { gate, names, state, authenticator, watch, policies, metrics, limits, .. } = inside;
     tokio::spawn(watch.run());
+    tokio::spawn(read_on_signal(policies));
     let told: Arc<dyn Fn(Fetched) + Send + Sync> =
         Arc::new(move |fetched| metrics.credential_reloaded("jwks_url", fetched != Fetched::Failed));
     authenticator.fetchers(&told).into_iter().for_each(|fetcher| drop(tokio::spawn(fetcher)));
@@ -182,6 +185,26 @@ async fn live(
             // It has said what went wrong, if anything did.
             let _ = writer.await;
         }
+    }
+}
+
+/// SIGHUP: the files are read again, also where none has changed.
+async fn read_on_signal(policies: Arc<Policies>) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP is not heard; changed files are still followed");
+            return;
+        }
+    };
+    while hangup.recv().await.is_some() {
+        if policies.files().is_empty() {
+            tracing::warn!("SIGHUP: there are no files to read again");
+            continue;
+        }
+        let policies = Arc::clone(&policies);
+        // What went wrong was told where it was found; a disk that hangs must not stop the scheduler's clock.
+        drop(tokio::task::spawn_blocking(move || drop(policies.read_again("signal"))).await);
     }
 }
 

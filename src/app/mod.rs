@@ -4,6 +4,7 @@
 //! wrong is found before anything runs, so a failed start leaves nothing behind. The control thread owns everything
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
+mod change;
 mod chronicle;
 mod control;
 mod descriptors;
@@ -19,6 +20,7 @@ mod watched;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use self::change::Policies;
 use self::control::Control;
 use self::descriptors::Plan;
 use self::levers::{AdminThread, Keeper};
@@ -33,10 +36,10 @@ use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
-use crate::config::{self, ProxyConfiguration, TrafficPolicy};
+use crate::config::{self, PolicyText, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{Ceiling, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
-use crate::policy::{Lane, Policy, PolicyError};
+use crate::policy::{Lane, PolicyError};
 use crate::server::{
     BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tally, Tls,
     TlsError,
@@ -45,6 +48,7 @@ use crate::telemetry::{Metrics, OwnLimits};
 use crate::units::Seats;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
+pub use self::change::{Kept as KeptPolicies, last_good};
 pub use self::settings::{flow as flow_settings, log_format};
 #[doc(hidden)]
 pub use self::state::file as state_file;
@@ -180,7 +184,17 @@ struct Prepared {
     watch: reload::Watch,
     ready: Arc<AtomicBool>,
     keeper: Arc<Keeper>,
+    policies: Arc<Policies>,
     limits: OwnLimits,
+}
+
+/// Where a configuration came from.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Its files, in the order they were named: followed for changes. None: nothing is followed.
+    pub files: Vec<PathBuf>,
+    /// The policy as it was written; nothing for the embedded one.
+    pub policy_text: Option<PolicyText>,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -188,9 +202,21 @@ struct Prepared {
 /// # Errors
 /// Whatever is wrong with files, addresses or threads; nothing is left running then.
 pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Running, StartError> {
+    start_from(proxy, policy, Origin::default())
+}
+
+/// As [`start`], and changes of the files it came from take effect.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_from(
+    proxy: &ProxyConfiguration,
+    policy: &TrafficPolicy,
+    origin: Origin,
+) -> Result<Running, StartError> {
     // First of all, because every socket bound and every file read from here on takes one.
     let plan = Plan::make(proxy.limits.connections as usize)?;
-    let prepared = prepare(proxy, policy, &plan)?;
+    let prepared = prepare(proxy, policy, origin, &plan)?;
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
     let stats = ShardStats::default();
@@ -210,6 +236,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         names: Arc::clone(&prepared.shared.names),
         authenticator: Arc::clone(&prepared.shared.authenticator),
         watch: prepared.watch,
+        policies: prepared.policies,
         levers: Arc::clone(&prepared.shared.levers),
         limits: prepared.limits,
     };
@@ -237,7 +264,12 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin })
 }
 
-fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> Result<Prepared, StartError> {
+fn prepare(
+    proxy: &ProxyConfiguration,
+    policy: &TrafficPolicy,
+    origin: Origin,
+    plan: &Plan,
+) -> Result<Prepared, StartError> {
     let mut upstream = settings::upstream(proxy)?;
     upstream::trust::check(&upstream)?;
     upstream.sockets = Some(plan.sockets());
@@ -252,7 +284,9 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
     let lane = break_glass.as_ref().map(BoundLane::files);
-    let watch = watched::all(proxy, &authenticator, serving, lane, upstream.rotation.clone(), &metrics);
+    let mut watch = watched::all(proxy, &authenticator, serving, lane, upstream.rotation.clone(), &metrics);
+    let beginning = change::begin(proxy, policy, origin.policy_text.as_ref());
+    let policy = &beginning.policy;
     metrics.response_budget(policy.overload.memory.response_bytes);
     let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
@@ -260,7 +294,9 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         state.recall(&mut scheduler);
     }
     let limits = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
-    let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
+    let limits = Arc::new(Mutex::new(limits));
+    let seed = seed();
+    let policy = policy.compile(seed)?.numbered(beginning.generation);
     let drain = Drain::new();
     let shared = Arc::new(Shared {
         authenticator,
@@ -280,9 +316,21 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         names: Arc::clone(&shared.names),
         folder: proxy.state.as_ref().map(|state| state.dir.clone()),
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
-        limits,
+        limits: Arc::clone(&limits),
         ready: Arc::clone(&ready),
     });
+    let (files, proxy_copy) = (origin.files, proxy.clone());
+    let parts = change::Parts {
+        shared: Arc::clone(&shared),
+        gate: Arc::clone(&gate),
+        timeline: keeper.timeline(),
+        limits,
+        files,
+        proxy: proxy_copy,
+        seed,
+    };
+    let policies = Policies::new(parts, beginning);
+    follow(&mut watch, &keeper, &policies);
     Ok(Prepared {
         listeners,
         break_glass,
@@ -294,8 +342,20 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         watch,
         ready,
         keeper,
+        policies,
         limits: OwnLimits { memory: footprint::limit(proxy.limits.memory), descriptors: plan.limit },
     })
+}
+
+/// From now on changed files take effect, and the socket answers about them.
+fn follow(watch: &mut reload::Watch, keeper: &Keeper, policies: &Arc<Policies>) {
+    keeper.answer_with(Arc::clone(policies) as Arc<dyn crate::admin::Changes>);
+    let files = policies.files();
+    if !files.is_empty() {
+        let policies = Arc::clone(policies);
+        // What went wrong was told where it was found.
+        watch.follow(files, move || drop(policies.read_again("file")));
+    }
 }
 
 fn bind_listeners(

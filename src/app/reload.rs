@@ -34,9 +34,19 @@ pub(super) struct Watch {
     looks: u32,
 }
 
+/// Who counts and logs what came of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// This file, as it does for certificates and keys.
+    Here,
+    /// Whoever loads it.
+    ByLoader,
+}
+
 struct Item {
     /// For metric and log.
     what: &'static str,
+    told: Told,
     files: Vec<PathBuf>,
     load: Load,
     marks: Vec<Option<Mark>>,
@@ -70,7 +80,25 @@ impl Watch {
         let marks = marks(&files);
         let read = digest(&files);
         let load = Box::new(move || load().map_err(|error| super::chain(&error)));
-        self.items.push(Item { what, files, load, marks, read, moved: false });
+        self.items.push(Item { what, told: Told::Here, files, load, marks, read, moved: false });
+    }
+
+    /// Watches `files`, which have just been read; `load` says by itself what came of a change.
+    pub(super) fn follow(&mut self, files: Vec<PathBuf>, load: impl Fn() + Send + 'static) {
+        let (marks, read) = (marks(&files), digest(&files));
+        let load: Load = Box::new(move || {
+            load();
+            Ok(())
+        });
+        self.items.push(Item {
+            what: "configuration",
+            told: Told::ByLoader,
+            files,
+            load,
+            marks,
+            read,
+            moved: false,
+        });
     }
 
     /// Watches for ever.
@@ -98,7 +126,7 @@ impl Watch {
         let mut changed = self.looks.is_multiple_of(EXPIRY_EVERY);
         self.looks = self.looks.wrapping_add(1);
         for item in &mut self.items {
-            if let Some(result) = item.look() {
+            if let Some(result) = item.look().filter(|_| item.told == Told::Here) {
                 changed = true;
                 self.metrics.credential_reloaded(item.what, result.is_ok());
                 match result {

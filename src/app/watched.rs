@@ -1,7 +1,7 @@
 //! Which files does a running proxy follow, and what does each change?
 //!
 //! One entry for each thing that is swapped as a whole. What is not here needs a restart: the apiserver's CA and the
-//! configuration itself.
+//! ProxyConfiguration. The policy is followed too; `change` takes it over.
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod break_glass;
+pub mod config;
 pub mod demo;
 mod effect;
 pub mod events;
@@ -84,6 +85,8 @@ enum Command {
     Manifest(manifest::Args),
     /// Show how the running proxy is, why, and what to do next
     Status(status::Args),
+    /// Show the policy in force and those before it, and go back
+    Config(config::Args),
     /// Show who asks most, and who is refused most
     Top(top::Args),
     /// Show what happened lately
@@ -149,6 +152,7 @@ pub fn dispatch(
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
+        Command::Config(args) => config::run(&args, out, err),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),

@@ -33,7 +33,9 @@ mod tests;
 
 pub use authentication::*;
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
-pub use load::{API_VERSION, Document, DocumentKind, FileChecks, Loaded, default_policy, load, load_with};
+pub use load::{
+    API_VERSION, Document, DocumentKind, FileChecks, Loaded, PolicyText, default_policy, load, load_with,
+};
 pub use proxy::*;
 pub use quantity::{duration as parse_duration, show_duration};
 pub use render::{Colour, human, json};

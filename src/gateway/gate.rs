@@ -17,8 +17,8 @@ use super::permit::Permit;
 use crate::clock;
 use crate::flow::levers::LimitHold;
 use crate::flow::{
-    Arrival, Decision, Diagnosis, Kind, MemoryStep, Probes, Reason, Refusal, Remembered, Scheduler, Snapshot,
-    TICK, Ticket, Verdict,
+    Arrival, Decision, Diagnosis, Kind, MemoryStep, Probes, Reason, Refusal, Remembered, Scheduler, Settings,
+    Snapshot, TICK, Ticket, Verdict,
 };
 use crate::policy::Lane;
 use crate::server::Drain;
@@ -190,6 +190,11 @@ impl Gate {
         self.with(|scheduler| scheduler.upstream_up(clock::now(), up));
     }
 
+    /// New settings for what comes; what is in flight stays.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.with(|scheduler| scheduler.reconfigure(clock::now(), settings));
+    }
+
     /// Puts an operator's hold on L in force, or ends it.
     pub fn hold_limit(&self, hold: Option<LimitHold>) {
         self.with(|scheduler| scheduler.hold_limit(clock::now(), hold));
@@ -339,7 +344,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::flow::{Encoding, End, Key, Level, Settings};
+    use crate::flow::{Encoding, End, Key, Level};
     use crate::request::{DecodedPath, RequestInfo};
     use crate::units::Seats;
 

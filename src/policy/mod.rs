@@ -44,6 +44,7 @@ pub struct Policy {
     lowering: RuleSet,
     lanes: [LaneSettings; Lane::COUNT],
     seed: u64,
+    id: u64,
 }
 
 /// The rules that can fit one identity. Resolved once per connection or token; worthless under another policy.
@@ -117,7 +118,7 @@ impl Policy {
             return Err(PolicyError::UserAgentDecides(rule.name.clone()));
         }
         let lowering = RuleSet::of(&rules, |rule| rule.only_lower);
-        Ok(Self { rules: rules.into(), lowering, lanes, seed })
+        Ok(Self { rules: rules.into(), lowering, lanes, seed, id: seed })
     }
 
     /// The rules whose *who* fits `identity`. An unverified caller never gets one that promotes.
@@ -170,7 +171,15 @@ impl Policy {
     /// Tells this policy from every other of the process: whoever keeps a [`RuleSet`] compares it.
     #[must_use]
     pub const fn id(&self) -> u64 {
-        self.seed
+        self.id
+    }
+
+    /// The same policy, told apart from others of its seed by `generation`. One process keeps one seed, so that a change
+    /// of the policy leaves clients the rates and histories that they have.
+    #[must_use]
+    pub const fn numbered(mut self, generation: u64) -> Self {
+        self.id = self.seed.wrapping_add(generation);
+        self
     }
 
     /// The rules, in order.

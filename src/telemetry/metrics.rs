@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::change::Changes;
 use super::clients::Clients;
 use super::credentials::Credentials;
 use super::levers::{LeverGauges, Levers};
@@ -108,6 +109,7 @@ pub struct Metrics {
     lane: Arc<LaneMetrics>,
     breakglass_requests: IntCounterVec,
     clients: Clients,
+    changes: Changes,
     /// Which refusals get a log line.
     pub(super) samples: Samples,
 }
@@ -186,6 +188,7 @@ impl Metrics {
             own: Own::register(&register)?,
             samples: Samples::new(),
             clients: Clients::register(&register)?,
+            changes: Changes::register(&register)?,
             requests,
             registry: registry.clone(),
         };
@@ -242,6 +245,12 @@ impl Metrics {
     #[must_use]
     pub const fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// Which policy is in force, and what became of changes.
+    #[must_use]
+    pub const fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Counts a file that changed, or a key set that was fetched: `what` it is, and whether it could be used.

@@ -4,6 +4,7 @@
 //! metrics backend must not fall over in the very storm it is there to show. Names are listed in `docs/METRICS.md`.
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
+mod change;
 mod clients;
 mod credentials;
 mod event;
@@ -17,6 +18,7 @@ mod own;
 mod samples;
 mod text;
 
+pub use change::{Changes, PolicyChanged};
 pub use clients::{Clients, TunnelSide};
 pub use event::{Answered, Answerer};
 pub use lane::LaneMetrics;

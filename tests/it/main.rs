@@ -5,6 +5,7 @@ mod apiserver;
 mod bad_input;
 mod break_glass;
 mod built;
+mod change;
 mod classification;
 mod client;
 mod cluster;

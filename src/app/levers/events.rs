@@ -22,7 +22,7 @@ const EVENTS_MAX: usize = 256;
 
 /// The last events.
 #[derive(Debug, Default)]
-pub(super) struct Timeline(Mutex<Kept>);
+pub(in crate::app) struct Timeline(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -44,7 +44,8 @@ impl Timeline {
         }
     }
 
-    fn add(&self, kind: &str, text: String) {
+    /// Notes something.
+    pub(in crate::app) fn add(&self, kind: &str, text: String) {
         let mut kept = self.0.lock();
         while kept.events.len() >= EVENTS_MAX {
             kept.events.pop_front();

@@ -154,7 +154,7 @@ pub(super) fn status(keeper: &Keeper) -> Status {
         (lane.watches, lane.open) = (reserve.long_running, reserve.most.0 > 0);
     }
     let rounded = |rate: f64| (rate * 10.0).round() / 10.0;
-    let (limit_min, limit_max) = keeper.parts.limits;
+    let (limit_min, limit_max) = *keeper.parts.limits.lock();
     let most_refused = most_refused(keeper);
     let isolations = isolations(keeper);
     let wanted = keeper.wanted.lock();

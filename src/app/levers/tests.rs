@@ -18,7 +18,7 @@ fn keeper(folder: Option<&Path>) -> Arc<Keeper> {
         names: Arc::default(),
         folder: folder.map(Path::to_owned),
         break_glass: vec!["spillway:break-glass".into()],
-        limits: (Seats(10), Seats(1_000)),
+        limits: Arc::new(Mutex::new((Seats(10), Seats(1_000)))),
         ready: Arc::default(),
     })
 }
