@@ -39,12 +39,12 @@ use crate::clock;
 use crate::config::{self, PolicyText, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{Ceiling, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
-use crate::policy::{Lane, PolicyError};
+use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
     BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tally, Tls,
     TlsError,
 };
-use crate::telemetry::{Metrics, OwnLimits};
+use crate::telemetry::{AccessLog, Metrics, OwnLimits};
 use crate::units::Seats;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
@@ -276,11 +276,8 @@ fn prepare(
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
     let (listeners, serving): (Vec<_>, Vec<_>) =
         bind_listeners(proxy, &authenticator, plan)?.into_iter().unzip();
-    let break_glass = proxy
-        .break_glass
-        .as_ref()
-        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy, plan)))
-        .transpose()?;
+    let bind = |lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy, plan));
+    let break_glass = proxy.break_glass.as_ref().map(bind).transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
     let lane = break_glass.as_ref().map(BoundLane::files);
@@ -297,17 +294,8 @@ fn prepare(
     let limits = Arc::new(Mutex::new(limits));
     let seed = seed();
     let policy = policy.compile(seed)?.numbered(beginning.generation);
-    let drain = Drain::new();
-    let shared = Arc::new(Shared {
-        authenticator,
-        policy: ArcSwap::from_pointee(policy),
-        metrics,
-        access_log: settings::access_log(proxy.logging.access),
-        drain: drain.clone(),
-        names: Arc::default(),
-        levers: Arc::default(),
-        recent: Arc::default(),
-    });
+    let shared = shared(authenticator, policy, metrics, settings::access_log(proxy.logging.access));
+    let drain = shared.drain.clone();
     let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {
         gate: Arc::clone(&gate),
@@ -319,14 +307,13 @@ fn prepare(
         limits: Arc::clone(&limits),
         ready: Arc::clone(&ready),
     });
-    let (files, proxy_copy) = (origin.files, proxy.clone());
     let parts = change::Parts {
         shared: Arc::clone(&shared),
         gate: Arc::clone(&gate),
         timeline: keeper.timeline(),
         limits,
-        files,
-        proxy: proxy_copy,
+        files: origin.files,
+        proxy: proxy.clone(),
         seed,
     };
     let policies = Policies::new(parts, beginning);
@@ -344,6 +331,25 @@ fn prepare(
         keeper,
         policies,
         limits: OwnLimits { memory: footprint::limit(proxy.limits.memory), descriptors: plan.limit },
+    })
+}
+
+/// What every shard's gateway shares, at the start.
+fn shared(
+    authenticator: Arc<Authenticator>,
+    policy: Policy,
+    metrics: Arc<Metrics>,
+    access_log: AccessLog,
+) -> Arc<Shared> {
+    Arc::new(Shared {
+        authenticator,
+        policy: ArcSwap::from_pointee(policy),
+        metrics,
+        access_log,
+        drain: Drain::new(),
+        names: Arc::default(),
+        levers: Arc::default(),
+        recent: Arc::default(),
     })
 }
 
