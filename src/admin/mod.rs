@@ -8,6 +8,7 @@
 mod api;
 mod bounded;
 mod changes;
+pub mod explained;
 mod operations;
 mod socket;
 pub mod wire;

@@ -9,6 +9,7 @@ mod chronicle;
 mod control;
 mod descriptors;
 mod expiry;
+pub mod explain;
 mod footprint;
 mod levers;
 mod lookout;
@@ -256,6 +257,7 @@ pub fn start_from(
         let factory = factory(&prepared.shared, entrance, &aside, &stats);
         control.keep_break_glass(lane.start(&drain, surroundings, factory)?);
     }
+    prepared.keeper.explain_with(Arc::clone(&prepared.shared));
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
     control.keep_server(server);
@@ -350,6 +352,7 @@ fn shared(
         names: Arc::default(),
         levers: Arc::default(),
         recent: Arc::default(),
+        decisions: Arc::default(),
     })
 }
 

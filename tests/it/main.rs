@@ -12,6 +12,7 @@ mod cluster;
 mod cluster_selftest;
 mod drain;
 mod exhaustion;
+mod explain;
 mod floods;
 mod framing;
 mod fuzz;

@@ -63,6 +63,7 @@ fn desk_in(folder: tempfile::TempDir) -> Desk {
         names: Arc::default(),
         levers: Arc::default(),
         recent: Arc::default(),
+        decisions: Arc::default(),
     });
     let parts = Parts {
         shared: Arc::clone(&shared),

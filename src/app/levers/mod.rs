@@ -6,6 +6,7 @@
 //! the sweep here only tidies up and tells.
 
 mod events;
+mod explain;
 mod file;
 mod protect;
 mod rates;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use self::rates::Rates;
 use self::wanted::{Origin, Wanted};
 use super::state::Place;
+use crate::admin::explained::{DecisionLines, Explain, Explained};
 use crate::admin::wire::{
     self, Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem,
     REASON_BYTES_MAX, Release, Status, code,
@@ -34,7 +36,7 @@ use crate::config::{nearest, show_duration};
 use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
-use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage};
+use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage, Shared};
 use crate::telemetry::LocalPeer;
 use crate::units::{Instant, Seats};
 
@@ -72,6 +74,7 @@ pub(in crate::app) struct Keeper {
     timeline: Arc<Timeline>,
     changes: OnceLock<Arc<dyn Changes>>,
     reserve: OnceLock<Arc<Reserve>>,
+    shared: OnceLock<Arc<Shared>>,
     place: Option<Place>,
     /// One writing at a time: it moves into the thread that writes.
     writing: Arc<tokio::sync::Mutex<()>>,
@@ -96,6 +99,7 @@ impl Keeper {
             timeline,
             changes: OnceLock::new(),
             reserve: OnceLock::new(),
+            shared: OnceLock::new(),
             rates: Mutex::default(),
             writing: Arc::default(),
             dirty: AtomicBool::new(false),
@@ -124,6 +128,12 @@ impl Keeper {
     pub(in crate::app) fn answer_with(&self, changes: Arc<dyn Changes>) {
         // There is one policy; a second call would speak of the same.
         let _ = self.changes.set(changes);
+    }
+
+    /// From now on refusals can be explained, too.
+    pub(in crate::app) fn explain_with(&self, shared: Arc<Shared>) {
+        // There is one request path; a second call would speak of the same.
+        let _ = self.shared.set(shared);
     }
 
     fn reserve(&self) -> ReserveUsage {
@@ -306,6 +316,18 @@ impl Operations for Keeper {
 
     fn events(&self, after: u64) -> Events {
         self.timeline.after(after)
+    }
+
+    fn decision(&self, id: &str) -> Result<Explained, Problem> {
+        explain::decision(self, id)
+    }
+
+    fn decisions(&self, user: Option<&str>) -> DecisionLines {
+        explain::decisions(self, user)
+    }
+
+    fn explain(&self, request: &Explain) -> Result<Explained, Problem> {
+        explain::what_if(self, request)
     }
 
     fn isolations(&self) -> Vec<IsolationView> {
