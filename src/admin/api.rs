@@ -157,7 +157,7 @@ pub(super) fn refused(problem: &Problem) -> Response {
     let status = match problem.code.as_str() {
         wire::code::PROTECTED => StatusCode::FORBIDDEN,
         wire::code::NOT_IN_FORCE | wire::code::NO_DECISION | code::GENERATION => StatusCode::NOT_FOUND,
-        wire::code::AMBIGUOUS | wire::code::TOO_MANY => StatusCode::CONFLICT,
+        wire::code::AMBIGUOUS | wire::code::TOO_MANY | code::STAGE => StatusCode::CONFLICT,
         wire::code::BUSY => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     };

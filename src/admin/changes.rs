@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::api::{json, read, refused, value};
 use super::wire::{self, Problem};
-use super::wire_change::{ConfigHistory, ConfigView, Rollback};
+use super::wire_change::{ConfigHistory, ConfigView, Rollback, RolloutOrder, RolloutView};
 use crate::telemetry::LocalPeer;
 
 /// What can be asked of whoever keeps the policy. May wait for the disk.
@@ -25,6 +25,15 @@ pub trait Changes: Send + Sync {
     /// # Errors
     /// When there is no such generation.
     fn config(&self, generation: Option<u64>) -> Result<ConfigView, Problem>;
+    /// The same without a text, from memory alone: never waits.
+    fn summary(&self) -> ConfigView;
+    /// How far it is in force, and how it comes into force; never waits.
+    fn rollout(&self) -> RolloutView;
+    /// Moves the rollout.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    fn order(&self, request: &RolloutOrder, by: LocalPeer) -> Result<RolloutView, Problem>;
     /// What was in force.
     fn history(&self) -> ConfigHistory;
     /// Reads the files again.
@@ -48,6 +57,7 @@ pub(super) fn router(changes: Arc<dyn Changes>) -> Router {
         .route("/v1/config/history", get(history))
         .route("/v1/config/reload", post(reload))
         .route("/v1/config/rollback", post(rollback))
+        .route("/v1/rollout", get(rollout).post(order))
         .with_state(changes)
 }
 
@@ -74,6 +84,17 @@ async fn reload(State(changes): Shared, Extension(by): Extension<LocalPeer>) -> 
 async fn rollback(State(changes): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
     match read(&body) {
         Ok(request) => answer(move || changes.rollback(&request, by)).await,
+        Err(problem) => refused(&problem),
+    }
+}
+
+async fn rollout(State(changes): Shared) -> Response {
+    json(StatusCode::OK, &changes.rollout())
+}
+
+async fn order(State(changes): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(request) => answer(move || changes.order(&request, by)).await,
         Err(problem) => refused(&problem),
     }
 }

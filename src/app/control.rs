@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::change::Policies;
+use super::change::{self, Policies};
 use super::chronicle;
 use super::lookout::Lookout;
 use super::reload::Watch;
@@ -159,6 +159,7 @@ async fn live(
 ) {
     let Inside { gate, names, state, authenticator, watch, policies, metrics, limits, .. } = inside;
     tokio::spawn(watch.run());
+    tokio::spawn(change::judge(Arc::clone(&policies)));
     tokio::spawn(read_on_signal(policies));
     let told: Arc<dyn Fn(Fetched) + Send + Sync> =
         Arc::new(move |fetched| metrics.credential_reloaded("jwks_url", fetched != Fetched::Failed));

@@ -295,7 +295,7 @@ fn prepare(
     let limits = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
     let limits = Arc::new(Mutex::new(limits));
     let seed = seed();
-    let policy = policy.compile(seed)?.numbered(beginning.generation);
+    let policy = policy.compile(seed)?.numbered(beginning.generation).under(beginning.enforcement());
     let shared = shared(authenticator, policy, metrics, settings::access_log(proxy.logging.access));
     let drain = shared.drain.clone();
     let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));

@@ -20,6 +20,7 @@ pub mod lockdown;
 pub mod manifest;
 pub mod replay;
 mod replayed;
+pub mod rollout;
 pub mod run;
 pub mod shell;
 mod shown;
@@ -90,6 +91,8 @@ enum Command {
     Manifest(manifest::Args),
     /// Show how the running proxy is, why, and what to do next
     Status(status::Args),
+    /// Bring the policy into force step by step
+    Rollout(rollout::Args),
     /// Show the policy in force and those before it, and go back
     Config(config::Args),
     /// Show who asks most, and who is refused most
@@ -179,6 +182,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
+        Command::Rollout(args) => rollout::run(&args, out, err),
         Command::Config(args) => config::run(&args, out, err),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),

@@ -290,6 +290,8 @@ fn complete(policy: ReadPolicy, default: Vec<crate::policy::Rule>) -> TrafficPol
         lanes: policy.lanes,
         rules: own.chain(default).collect(),
         overload: policy.overload,
+        enforcement: policy.enforcement.0,
+        rollout: policy.enforcement.1,
     }
 }
 

@@ -18,6 +18,7 @@ mod load;
 mod proxy;
 mod quantity;
 mod read_authentication;
+mod read_enforcement;
 mod read_overload;
 mod read_proxy;
 mod read_traffic;

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use super::analyze;
 use super::diagnostic::{Code, Diagnostic};
-use super::read_overload;
 use super::section::{Field, Section};
 use super::source::Place;
 use super::traffic::{DefaultRules, OverloadSettings};
+use super::{read_enforcement, read_overload};
 use crate::identity::Credential;
+use crate::policy::rollout::RolloutSettings;
 use crate::policy::{
-    Lane, LaneSettings, Match, Pattern, RULES_MAX, Rate, ResourcePattern, Rule, ServiceAccountPattern,
+    Enforcement, Lane, LaneSettings, Match, Pattern, RULES_MAX, Rate, ResourcePattern, Rule,
+    ServiceAccountPattern,
 };
 use crate::request::{Scope, Verb};
 use crate::units::Seats;
@@ -31,6 +33,7 @@ pub(super) struct ReadPolicy {
     pub(super) rules: Vec<PlacedRule>,
     pub(super) default_rules: DefaultRules,
     pub(super) overload: OverloadSettings,
+    pub(super) enforcement: (Enforcement, RolloutSettings),
 }
 
 /// A rule and where it stands.
@@ -50,6 +53,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ReadPolicy> {
     let default_rules = section.or("defaultRules", DefaultRules::default(), |field| {
         field.choice(&[("Append", DefaultRules::Append), ("Omit", DefaultRules::Omit)])
     });
+    let enforcement =
+        section.or("enforcement", Default::default(), |field| field.section(read_enforcement::enforcement));
     let overload_field = section.field("overload");
     let overload =
         section.or("overload", OverloadSettings::default(), |field| field.section(read_overload::overload));
@@ -59,7 +64,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ReadPolicy> {
     if let Some(field) = lanes_field.or(overload_field) {
         analyze::lanes_without_seats(&lanes, overload.limit.min, &field);
     }
-    Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload })
+    Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload, enforcement })
 }
 
 fn read_lanes(field: Field<'_>, lanes: &mut [LaneSettings; Lane::COUNT]) -> Option<usize> {
@@ -140,7 +145,8 @@ fn rule(field: Field<'_>) -> Option<PlacedRule> {
         let lane = section.need("lane", lane);
         let only_lower = section.or("onlyLower", false, Field::boolean);
         let (lane_field, name_field) = (lane_field?, name_field?);
-        let rule = Rule { name: name?, matches, lane: lane?, only_lower };
+        let enforcement = section.maybe("enforcement", read_enforcement::mode);
+        let rule = Rule { name: name?, matches, lane: lane?, only_lower, enforcement };
         check_rule(&rule, &lane_field, matches_field.as_ref().unwrap_or(&name_field));
         Some(PlacedRule { rule, place: name_field.place() })
     })

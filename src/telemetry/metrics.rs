@@ -14,14 +14,16 @@ use prometheus::{
 use super::change::Changes;
 use super::clients::Clients;
 use super::credentials::Credentials;
+use super::enforcement::Shadowed;
+use super::guard::{GuardCounts, Guarded};
 use super::levers::{LeverGauges, Levers};
 use super::overload::{GateGauges, Overload, raise};
 use super::own::{Own, OwnScrape};
 use super::samples::Samples;
 use super::{Answered, Answerer, LaneMetrics};
 use crate::flow::levers::Action;
-use crate::flow::{Diagnosis, End, Reason, Snapshot};
-use crate::policy::Lane;
+use crate::flow::{Diagnosis, End, Reason, Snapshot, Would};
+use crate::policy::{Enforcement, Lane};
 use crate::request::Verb;
 
 /// kube-apiserver's own buckets for request duration, seconds.
@@ -110,6 +112,8 @@ pub struct Metrics {
     breakglass_requests: IntCounterVec,
     clients: Clients,
     changes: Changes,
+    shadowed: Shadowed,
+    guarded: Guarded,
     /// Which refusals get a log line.
     pub(super) samples: Samples,
 }
@@ -189,6 +193,8 @@ impl Metrics {
             samples: Samples::new(),
             clients: Clients::register(&register)?,
             changes: Changes::register(&register)?,
+            shadowed: Shadowed::register(&register)?,
+            guarded: Guarded::register(&register)?,
             requests,
             registry: registry.clone(),
         };
@@ -206,6 +212,10 @@ impl Metrics {
                 self.queue_wait[event.lane.index()].observe(event.queued.as_secs_f64());
             }
             Answerer::Refused(reason) | Answerer::Failed(reason) => self.refused(event.lane, reason),
+        }
+        self.guarded.answered(event);
+        if let Some(would) = event.would {
+            self.would(event.lane, event.rule, would);
         }
         if event.lane == Lane::BreakGlass {
             self.breakglass_requests.with_label_values(&[code_label(code_slot(event.status))]).inc();
@@ -245,6 +255,28 @@ impl Metrics {
     #[must_use]
     pub const fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// Counts a request that was let in although the policy would not.
+    pub(super) fn would(&self, lane: Lane, rule: &str, would: Would) {
+        self.shadowed.count(lane, rule, would);
+    }
+
+    /// What the guard of a rollout judges by, up to now.
+    #[must_use]
+    pub fn guard_counts(&self) -> GuardCounts {
+        self.guarded.counts(&self.overhead)
+    }
+
+    /// What became of judged intervals.
+    #[must_use]
+    pub const fn guarded(&self) -> &Guarded {
+        &self.guarded
+    }
+
+    /// Sets how far the policy is in force.
+    pub fn enforcement(&self, enforcement: Enforcement) {
+        self.shadowed.in_force(enforcement);
     }
 
     /// Which policy is in force, and what became of changes.
@@ -403,7 +435,12 @@ impl Register<'_> {
         Ok(metric)
     }
 
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+    pub(super) fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
         let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)

@@ -7,7 +7,9 @@
 mod change;
 mod clients;
 mod credentials;
+mod enforcement;
 mod event;
+mod guard;
 mod lane;
 mod levers;
 mod lines;
@@ -21,6 +23,7 @@ mod text;
 pub use change::{Changes, PolicyChanged};
 pub use clients::{Clients, TunnelSide};
 pub use event::{Answered, Answerer};
+pub use guard::{GuardCounts, Guarded};
 pub use lane::LaneMetrics;
 pub use levers::{LeverGauges, LeverMoved, LocalPeer};
 pub use log::{AccessLog, Flush, LogFormat, install as install_log};

@@ -204,3 +204,147 @@ fn an_operator_goes_back_and_a_start_with_a_broken_policy_says_how_to_go_on() {
     running.kill().unwrap();
     running.wait().unwrap();
 }
+
+/// A policy that lets each identity ask once, in a mode.
+fn strict(enforcement: &str) -> String {
+    format!(
+        "apiVersion: config.spillway.dev/v1alpha1\nkind: TrafficPolicy\nname: strict\nenforcement: {enforcement}\n\
+         lanes:\n  telemetry: {{ identityRate: {{ perSecond: 1, burst: 1 }} }}\n\
+         rules:\n  - {{ name: everybody, match: {{ groups: [shadow-storm] }}, lane: telemetry }}\n\
+         defaultRules: Omit\n"
+    )
+}
+
+/// How many of `users` are refused when each asks some times on one connection.
+async fn refused(spillway: &Spillway, users: &[String]) -> Vec<String> {
+    let mut refused = vec![];
+    for user in users {
+        let who = Credential::Certificate(CLUSTER.pki.client(user, user, &["shadow-storm"]));
+        let mut connection = spillway.caller(&who).connect(Protocol::Http2).await;
+        let mut statuses = vec![];
+        for _ in 0..4 {
+            statuses.push(connection.ask(get("/api/v1/namespaces/shop/pods/none")).await.status);
+        }
+        if statuses.contains(&StatusCode::TOO_MANY_REQUESTS) {
+            refused.push(user.clone());
+        }
+    }
+    refused
+}
+
+/// The sum of a metric's series that have all of `labels`.
+fn sum(spillway: &Spillway, name: &str, labels: &[&str]) -> f64 {
+    let (_, page) = spillway.metrics_page("/metrics").unwrap();
+    let series =
+        page.lines().filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[test]
+fn a_storm_in_shadow_refuses_nothing_and_is_counted_and_half_of_the_identities_is_the_same_half() {
+    if !needs_spillway() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let spillway = Spillway::start(&CLUSTER, Some(&strict("{ mode: Shadow }")), |config| {
+        config["state"] = json!({ "dir": folder.path() });
+    });
+    let users: Vec<String> = (0..24).map(|number| format!("shadow-{number}")).collect();
+    let file = policy_file(&spillway);
+    block_on(async {
+        assert_eq!(refused(&spillway, &users).await, Vec::<String>::new());
+        let labels = ["lane=\"telemetry\"", "reason=\"identity_rate\"", "rule=\"everybody\""];
+        let counted = sum(&spillway, "spillway_shadow_shed_total{", &labels);
+        assert!(counted >= 24.0, "{counted}");
+        assert_eq!(sum(&spillway, "spillway_shed_total{", &["lane=\"telemetry\""]), 0.0);
+        assert!(spillway.whole_log().contains("would-shed"), "{}", spillway.log());
+        let status = command(&["status"], Some(&spillway.socket)).fine();
+        assert!(status.contains("Shadow: nothing is refused") && status.contains("telemetry"), "{status}");
+
+        fs::write(&file, strict("{ mode: Enforce, percent: 50 }")).unwrap();
+        tokio::task::block_in_place(|| becomes(&spillway, 2));
+        let half = refused(&spillway, &users).await;
+        assert!((4..=20).contains(&half.len()), "{half:?}");
+        assert_eq!(refused(&spillway, &users).await, half, "the same ones");
+
+        fs::write(&file, strict("{ mode: Enforce, percent: 80 }")).unwrap();
+        tokio::task::block_in_place(|| becomes(&spillway, 3));
+        let more = refused(&spillway, &users).await;
+        assert!(half.iter().all(|user| more.contains(user)), "{half:?} are in {more:?}");
+
+        fs::write(&file, strict("{ mode: Enforce }")).unwrap();
+        tokio::task::block_in_place(|| becomes(&spillway, 4));
+        assert_eq!(refused(&spillway, &users).await, users);
+
+        fs::write(
+            &file,
+            strict("{ mode: Enforce }")
+                .replace("lane: telemetry }", "lane: telemetry, enforcement: Shadow }"),
+        )
+        .unwrap();
+        tokio::task::block_in_place(|| becomes(&spillway, 5));
+        assert_eq!(refused(&spillway, &users).await, Vec::<String>::new(), "a rule's own mode wins");
+    });
+}
+
+/// A policy with quick steps, whose guard allows so many refusals in telemetry.
+fn stepped(shed_max: u32) -> String {
+    strict(&format!(
+        "{{ mode: Shadow, steps: [50, 100], stepInterval: 2s, guard: {{ interval: 1s, failureThreshold: 2, checks: \
+         [{{ metric: ShedInLane, lanes: [telemetry], max: {shed_max} }}] }} }}"
+    ))
+}
+
+fn stage(spillway: &Spillway) -> (String, u64) {
+    let status = command(&["rollout", "status", "-o", "json"], Some(&spillway.socket)).json();
+    (status["stage"].as_str().unwrap().to_owned(), status["percent"].as_u64().unwrap())
+}
+
+fn reaches(spillway: &Spillway, wanted: &str) {
+    wait_for(wanted, SEEN, || match stage(spillway) {
+        (stage, _) if stage == wanted => Ok(()),
+        other => Err(format!("{other:?}\n{}", spillway.log())),
+    });
+}
+
+#[test]
+fn a_rollout_steps_to_its_end_and_a_failing_guard_goes_back_to_shadow() {
+    if !needs_spillway() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let spillway = Spillway::start(&CLUSTER, Some(&stepped(0)), |config| {
+        config["state"] = json!({ "dir": folder.path() });
+    });
+    let socket = Some(spillway.socket.as_path());
+    let order = |word: &str| command(&["rollout", word], socket);
+    assert_eq!(stage(&spillway), ("idle".into(), 0));
+    let early = order("pause");
+    assert!(early.code == 1 && early.err.contains("SPW0761"), "{}", early.err);
+    order("start").fine();
+    reaches(&spillway, "done");
+    assert_eq!(stage(&spillway).1, 100);
+    order("abort").fine();
+    assert_eq!(stage(&spillway), ("aborted".into(), 0));
+
+    order("start").fine();
+    let users: Vec<String> = (0..8).map(|number| format!("rollout-{number}")).collect();
+    let over = std::time::Instant::now() + SEEN;
+    block_on(async {
+        // Half of them, later all, are refused each second, and the guard allows none.
+        while stage(&spillway).0 != "fell-back" {
+            refused(&spillway, &users).await;
+            assert!(std::time::Instant::now() < over, "{}", spillway.log());
+        }
+        assert_eq!(refused(&spillway, &users).await, Vec::<String>::new(), "in shadow again");
+    });
+    assert!(sum(&spillway, "spillway_rollout_steps_total{result=\"rolled_back\"}", &[]) >= 1.0);
+    let events = command(&["events"], socket).fine();
+    assert!(events.contains("fell back to Shadow"), "{events}");
+    let status = command(&["status"], socket).fine();
+    assert!(status.contains("guard went back to Shadow"), "{status}");
+    let broken = stepped(0).replace("[50, 100]", "[50, 50]");
+    fs::write(policy_file(&spillway), broken).unwrap();
+    let refused = command(&["config", "reload"], socket);
+    assert!(refused.err.contains("SPW0750"), "{}", refused.err);
+}

@@ -6,12 +6,14 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::app::state::{Place, checksum};
 use crate::clock;
 use crate::config::{Diagnostics, PolicyText, TrafficPolicy, default_policy};
+use crate::policy::rollout::{Rollout, Stage};
 
 /// Policies that are kept.
 pub(super) const ENTRIES_MAX: usize = 20;
@@ -89,6 +91,43 @@ pub(super) fn hash(policy: &TrafficPolicy) -> String {
 pub(super) struct History {
     pub(super) entries: Vec<Entry>,
     pub(super) withdrawn: Option<Withdrawn>,
+    #[serde(default)]
+    pub(super) rollout: Option<Rolled>,
+}
+
+/// A rollout, and of which steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Rolled {
+    stage: String,
+    step: usize,
+    passed_seconds: u64,
+    failures: u32,
+    of: String,
+}
+
+impl Rolled {
+    pub(super) fn new(rollout: &Rollout, policy: &TrafficPolicy) -> Self {
+        Self {
+            stage: rollout.stage.as_str().to_owned(),
+            step: rollout.step,
+            passed_seconds: rollout.passed.as_secs(),
+            failures: rollout.failures,
+            of: steps_hash(policy),
+        }
+    }
+
+    /// What it was, if the policy still says the same about how it comes into force.
+    pub(super) fn of(&self, policy: &TrafficPolicy) -> Option<Rollout> {
+        let stage = Stage::ALL.into_iter().find(|stage| stage.as_str() == self.stage)?;
+        let passed = Duration::from_secs(self.passed_seconds);
+        let rollout = Rollout { stage, step: self.step, passed, failures: self.failures };
+        (self.of == steps_hash(policy)).then_some(rollout)
+    }
+}
+
+fn steps_hash(policy: &TrafficPolicy) -> String {
+    checksum(format!("{:?}{:?}", policy.enforcement, policy.rollout).as_bytes())
 }
 
 #[derive(Serialize, Deserialize)]

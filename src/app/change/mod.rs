@@ -10,6 +10,7 @@
 
 mod history;
 mod offline;
+mod rolling;
 mod show;
 
 use std::path::PathBuf;
@@ -17,20 +18,25 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use self::history::{Entry, History, Shelf, Withdrawn, hash, seconds};
+use self::history::{Entry, History, Rolled, Shelf, Withdrawn, hash, seconds};
+use self::rolling::{LastJudged, Shown};
 use super::levers::Timeline;
 use super::settings;
 use crate::admin::Changes;
 use crate::admin::wire::Problem;
-use crate::admin::wire_change::{ConfigHistory, ConfigView, ReloadProblem, Rollback, code};
+use crate::admin::wire_change::{
+    ConfigHistory, ConfigView, ReloadProblem, Rollback, RolloutOrder, RolloutView, code,
+};
 use crate::clock;
 use crate::config::{self, FileChecks, Loaded, PolicyText, ProxyConfiguration, TrafficPolicy};
 use crate::gateway::{Gate, Shared};
-use crate::policy::PolicyError;
+use crate::policy::rollout::Rollout;
+use crate::policy::{Enforcement, PolicyError};
 use crate::telemetry::{LocalPeer, PolicyChanged};
 use crate::units::Seats;
 
 pub use self::offline::{Kept, last_good};
+pub(super) use self::rolling::judge;
 
 /// Findings of a broken file that are told one by one.
 const FINDINGS_MAX: usize = 8;
@@ -56,6 +62,8 @@ pub(super) struct Policies {
     shelf: Shelf,
     /// Held for the whole of a change: two at a time would mix.
     current: Mutex<Current>,
+    /// What `status` shows: it must not wait for a disk.
+    shown: Shown,
 }
 
 struct Current {
@@ -65,12 +73,15 @@ struct Current {
     restart: Vec<&'static str>,
     /// Of the policy that the files have.
     in_files: (String, Option<PolicyText>),
+    rollout: Rollout,
+    judged: Option<LastJudged>,
 }
 
 /// Which policy a process begins with, and what it knows of those before.
 pub(super) struct Beginning {
     pub(super) policy: TrafficPolicy,
     pub(super) generation: u64,
+    rollout: Rollout,
     history: History,
     in_files: (String, Option<PolicyText>),
 }
@@ -95,25 +106,43 @@ pub(super) fn begin(
             code = code::WITHDRAWN,
             "the files still have the policy that an operator went back from: the one before stays in force"
         );
-        return Beginning { policy, generation, history, in_files };
+        let rollout = rollout_of(&history, &policy);
+        return Beginning { policy, generation, rollout, history, in_files };
     }
     history.withdrawn = None;
     let generation = match history.last() {
         Some(last) if last.hash == in_files.0 => last.generation,
         _ => history.add(policy, text, "start"),
     };
+    let rollout = rollout_of(&history, policy);
     shelf.keep(&history);
-    Beginning { policy: policy.clone(), generation, history, in_files }
+    Beginning { policy: policy.clone(), generation, rollout, history, in_files }
+}
+
+impl Beginning {
+    /// Whom the policy holds from the beginning: a rollout goes on where it was.
+    pub(super) fn enforcement(&self) -> Enforcement {
+        self.rollout.enforcement(self.policy.enforcement, &self.policy.rollout)
+    }
+}
+
+/// Where a rollout was, if it was one of this policy.
+fn rollout_of(history: &History, policy: &TrafficPolicy) -> Rollout {
+    history.rollout.as_ref().and_then(|rolled| rolled.of(policy)).unwrap_or_default()
 }
 
 impl Policies {
     /// Keeps what [`begin`] began with; it is in force already.
     pub(super) fn new(parts: Parts, beginning: Beginning) -> Arc<Self> {
         let shelf = Shelf::new(parts.proxy.state.as_ref().map(|state| state.dir.clone()));
-        let Beginning { policy, generation, history, in_files } = beginning;
+        let enforcement = beginning.enforcement();
+        let Beginning { policy, generation, rollout, history, in_files } = beginning;
         parts.shared.metrics.changes().in_force(&hash(&policy), generation);
-        let current = Current { policy, history, problem: None, restart: vec![], in_files };
-        Arc::new(Self { parts, shelf, current: Mutex::new(current) })
+        parts.shared.metrics.enforcement(enforcement);
+        let (problem, restart, judged) = (None, vec![], None);
+        let current = Current { policy, history, problem, restart, in_files, rollout, judged };
+        let shown = Shown::new(&parts.files, &current);
+        Arc::new(Self { parts, shelf, current: Mutex::new(current), shown })
     }
 
     /// The files that are followed.
@@ -131,7 +160,7 @@ impl Policies {
             Err(found) => Err(show::findings(&found)),
         };
         self.parts.shared.metrics.changes().reloaded(result.is_ok(), clock::wall());
-        match result {
+        let result = match result {
             Ok(()) => {
                 if current.problem.take().is_some() {
                     self.note("the configuration files can be used again".to_owned());
@@ -144,7 +173,9 @@ impl Policies {
                 current.problem = Some(problem.clone());
                 Err(problem)
             }
-        }
+        };
+        self.show(&current);
+        result
     }
 
     fn take(&self, current: &mut Current, loaded: Loaded, by: &str) -> Result<(), Vec<String>> {
@@ -199,9 +230,18 @@ impl Policies {
         let compiled = policy.compile(self.parts.seed)?;
         let generation = current.history.add(&policy, text, by);
         let Parts { shared, gate, limits, .. } = &self.parts;
-        shared.policy.store(Arc::new(compiled.numbered(generation)));
+        if current.rollout != Rollout::default()
+            && (&policy.enforcement, &policy.rollout)
+                != (&current.policy.enforcement, &current.policy.rollout)
+        {
+            self.note(format!("the rollout ({}) ends: the new policy says otherwise", current.rollout.stage));
+            (current.rollout, current.judged, current.history.rollout) = (Rollout::default(), None, None);
+        }
+        let enforcement = current.rollout.enforcement(policy.enforcement, &policy.rollout);
+        shared.policy.store(Arc::new(compiled.numbered(generation).under(enforcement)));
         gate.reconfigure(settings::flow(&policy));
         shared.metrics.response_budget(policy.overload.memory.response_bytes);
+        shared.metrics.enforcement(enforcement);
         *limits.lock() = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
         let entry = current.history.last();
         if let Some(Entry { generation, hash, file, by, .. }) = entry {
@@ -225,6 +265,10 @@ impl Policies {
         self.note(format!("changed files cannot be used, the last good policy stays in force: {first}"));
     }
 
+    fn show(&self, current: &Current) {
+        self.shown.set(&self.parts.files, current);
+    }
+
     fn note(&self, text: String) {
         self.parts.timeline.add("config", text);
     }
@@ -243,6 +287,18 @@ impl Changes for Policies {
         };
         view.policy = show::policy(entry, show::Text::With);
         Ok(view)
+    }
+
+    fn summary(&self) -> ConfigView {
+        self.shown.config()
+    }
+
+    fn rollout(&self) -> RolloutView {
+        self.shown.rollout()
+    }
+
+    fn order(&self, request: &RolloutOrder, by: LocalPeer) -> Result<RolloutView, Problem> {
+        self.obey(request, by)
     }
 
     fn history(&self) -> ConfigHistory {
@@ -291,6 +347,7 @@ impl Changes for Policies {
         let still = current.history.last().is_some_and(|last| last.hash != hash);
         current.history.withdrawn = still.then(|| Withdrawn::new(&hash, text.as_ref()));
         self.shelf.keep(&current.history);
+        self.show(&current);
         Ok(show::changed(&self.parts.files, &current, Some(&now)))
     }
 }

@@ -1,13 +1,15 @@
 //! Does a change take effect whole or not at all, and is the way back what an operator expects?
 
 use std::path::Path;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use super::*;
 use crate::authn::{Anonymous, Authenticator};
 use crate::flow::Scheduler;
-use crate::policy::Lane;
+use crate::policy::rollout::Readings;
+use crate::policy::{Lane, Mode};
 use crate::server::Drain;
 use crate::telemetry::{AccessLog, Metrics};
 
@@ -54,6 +56,7 @@ fn desk_in(folder: tempfile::TempDir) -> Desk {
         anonymous: Anonymous::Anywhere,
     };
     let compiled = beginning.policy.compile(1).unwrap().numbered(beginning.generation);
+    let compiled = compiled.under(beginning.enforcement());
     let shared = Arc::new(Shared {
         authenticator: Arc::new(Authenticator::new(&authn).unwrap()),
         policy: ArcSwap::from_pointee(compiled),
@@ -236,4 +239,94 @@ fn a_broken_policy_at_a_start_has_a_last_good_one() {
     assert_eq!(kept.history().policies.len(), 2);
     assert_eq!(kept.policy(Some(7)), None);
     assert!(Kept::read(&folder.join("nowhere")).unwrap_err().contains("config-history.json"));
+}
+
+fn with_steps(name: &str, more: &str) -> String {
+    format!(
+        "{}enforcement:\n  mode: Shadow\n  steps: [5, 100]\n  stepInterval: 2s\n  guard: {{ interval: 1s, failureThreshold: 2 }}\n{more}",
+        policy_text(name, 50)
+    )
+}
+
+fn good() -> Readings {
+    Readings {
+        answers: 100,
+        reads: (100, Duration::ZERO),
+        overheads: (100, Duration::ZERO),
+        ..Readings::default()
+    }
+}
+
+fn order(desk: &Desk, word: &str) -> Result<String, Problem> {
+    desk.policies.obey(&RolloutOrder { order: word.into() }, ROOT).map(|view| view.stage)
+}
+
+fn in_force(desk: &Desk) -> (Mode, u32) {
+    let Enforcement { mode, percent } = desk.shared.policy.load().enforcement();
+    (mode, percent)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_rollout_goes_on_over_a_restart_and_its_guard_falls_back() {
+    let desk = desk();
+    desk.edit(&with_steps("steps", "")).unwrap();
+    assert_eq!(in_force(&desk), (Mode::Shadow, 100));
+    let id = desk.shared.policy.load().id();
+    assert_eq!(order(&desk, "start").unwrap(), "running");
+    assert_eq!(in_force(&desk), (Mode::Enforce, 5));
+    desk.policies.judged(SECOND, &good());
+    let desk = desk.restarted();
+    assert_eq!(in_force(&desk), (Mode::Enforce, 5), "where it was");
+    desk.policies.judged(SECOND, &good());
+    assert_eq!(in_force(&desk), (Mode::Enforce, 100), "one second had passed before the restart");
+    assert_eq!(desk.shared.policy.load().id(), id, "who was resolved under it stays so");
+    let bad = Readings { errors: 50, ..good() };
+    desk.policies.judged(SECOND, &bad);
+    assert_eq!(in_force(&desk), (Mode::Enforce, 100), "once is no trend");
+    desk.policies.judged(SECOND, &bad);
+    assert_eq!(in_force(&desk), (Mode::Shadow, 100));
+    let view = desk.policies.rollout();
+    assert_eq!((view.stage.as_str(), view.judgement.as_str()), ("fell-back", "fail"));
+    assert!(view.checks.iter().any(|check| check.text == "50 errors of 100, at most 1 %"), "{view:?}");
+    let scrape = desk.scrape();
+    for line in [
+        "spillway_rollout_steps_total{result=\"rolled_back\"} 1",
+        "spillway_enforcement_ratio 0",
+        "spillway_enforcement_mode{mode=\"Shadow\"} 1",
+    ] {
+        assert!(scrape.contains(line), "{line} is not in\n{scrape}");
+    }
+    let desk = desk.restarted();
+    assert_eq!(in_force(&desk), (Mode::Shadow, 100), "a restart is no second try");
+}
+
+#[test]
+fn another_edit_leaves_a_rollout_alone_unless_it_is_about_it() {
+    let desk = desk();
+    desk.edit(&with_steps("steps", "")).unwrap();
+    order(&desk, "start").unwrap();
+    desk.edit(&with_steps("renamed", "")).unwrap();
+    assert_eq!(in_force(&desk), (Mode::Enforce, 5));
+    desk.edit(&with_steps("renamed", "").replace("mode: Shadow", "mode: Disabled")).unwrap();
+    assert_eq!(in_force(&desk), (Mode::Disabled, 100), "the file has the last word");
+    assert_eq!(desk.policies.rollout().stage, "idle");
+}
+
+#[test]
+fn each_impossible_order_has_its_code_and_what_to_do() {
+    let desk = desk();
+    for (word, code) in [
+        ("start", code::NO_STEPS),
+        ("pause", code::STAGE),
+        ("promote", code::STAGE),
+        ("strat", crate::admin::wire::code::MALFORMED),
+    ] {
+        let problem = order(&desk, word).unwrap_err();
+        assert_eq!(problem.code, code, "{word}");
+        assert!(!problem.help.is_empty(), "{word}");
+    }
+    desk.edit(&with_steps("steps", "").replace("Shadow", "Disabled")).unwrap();
+    assert_eq!(order(&desk, "start").unwrap_err().code, code::NOTHING_TO_DO);
 }
