@@ -29,8 +29,17 @@ const SESSION_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// People who are remembered to be at work.
 const SESSIONS_MAX: usize = 256;
 
+/// The reason of who cannot be armed because too many are.
+pub(super) const ARMING_FULL: &str = "arming_full";
+
 /// Seats of the lane's ceiling that are in use, of how many.
 pub type Occupancy = Arc<dyn Fn() -> (u32, u32) + Send + Sync>;
+
+/// What the lane goes past at this moment, as it is written down.
+pub type Bypassed = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Is told how reading changed certificates went.
+pub type Reloaded = Arc<dyn Fn(bool) + Send + Sync>;
 
 /// See the top of the file.
 pub(super) struct Common {
@@ -42,6 +51,8 @@ pub(super) struct Common {
     pub(super) metrics: Arc<LaneMetrics>,
     pub(super) occupancy: Occupancy,
     pub(super) upstream: String,
+    pub(super) bypassed: Bypassed,
+    pub(super) reloaded: Reloaded,
     pub(super) wake: Wake,
     denied: ArcSwap<DenyList>,
     sessions: Mutex<HashMap<String, (Instant, Shown)>>,
@@ -52,15 +63,15 @@ impl Common {
         rules: Rules,
         attempts: Arc<Mutex<Attempts>>,
         arming: Arming,
-        audit: Audit,
         alerts: Alerts,
         wake: Wake,
         surroundings: super::Surroundings,
     ) -> Self {
-        let super::Surroundings { metrics, occupancy, upstream, .. } = surroundings;
+        let super::Surroundings { metrics, occupancy, upstream, audit, bypassed, reloaded } = surroundings;
         for refusal in Refusal::ALL {
             metrics.may_refuse(refusal.as_str());
         }
+        metrics.may_refuse(ARMING_FULL);
         metrics.armed(arming.grants(clock::now()).len());
         Self {
             rules,
@@ -71,6 +82,8 @@ impl Common {
             metrics,
             occupancy,
             upstream,
+            bypassed,
+            reloaded,
             wake,
             denied: ArcSwap::default(),
             sessions: Mutex::default(),
@@ -155,6 +168,7 @@ impl Common {
             figures.failing.load(Ordering::Relaxed),
             figures.lost.load(Ordering::Relaxed),
         );
+        self.metrics.audit_cut(figures.cut.load(Ordering::Relaxed));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod apiserver;
+mod audited;
 mod bad_input;
 mod break_glass;
 mod built;
@@ -11,6 +12,7 @@ mod client;
 mod cluster;
 mod cluster_selftest;
 mod drain;
+mod drill;
 mod exhaustion;
 mod explain;
 mod floods;
@@ -23,6 +25,7 @@ mod isolation;
 mod issuer;
 mod kubectl;
 mod lane;
+mod lane_input;
 mod levers;
 mod manifests;
 mod meaning;

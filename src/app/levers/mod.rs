@@ -8,11 +8,13 @@
 mod events;
 mod explain;
 mod file;
+mod load;
 mod protect;
 mod rates;
 mod show;
 mod thread;
 mod wanted;
+mod written;
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +24,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
+use self::load::Load;
 use self::rates::Rates;
 use self::wanted::{Origin, Wanted};
 use super::state::Place;
@@ -31,6 +34,7 @@ use crate::admin::wire::{
     REASON_BYTES_MAX, Release, Status, code,
 };
 use crate::admin::{Changes, Operations};
+use crate::breakglass::Audit;
 use crate::clock;
 use crate::config::{nearest, show_duration};
 use crate::flow::levers::{
@@ -73,6 +77,7 @@ pub(in crate::app) struct Keeper {
     rates: Mutex<Rates>,
     timeline: Arc<Timeline>,
     changes: OnceLock<Arc<dyn Changes>>,
+    load: Arc<Load>,
     reserve: OnceLock<Arc<Reserve>>,
     shared: OnceLock<Arc<Shared>>,
     place: Option<Place>,
@@ -98,6 +103,7 @@ impl Keeper {
             started: clock::now(),
             timeline,
             changes: OnceLock::new(),
+            load: Arc::default(),
             reserve: OnceLock::new(),
             shared: OnceLock::new(),
             rates: Mutex::default(),
@@ -128,6 +134,16 @@ impl Keeper {
     pub(in crate::app) fn answer_with(&self, changes: Arc<dyn Changes>) {
         // There is one policy; a second call would speak of the same.
         let _ = self.changes.set(changes);
+    }
+
+    /// From now on every lever is written down there, those of the last process too.
+    pub(in crate::app) fn write_down(&self, audit: Audit) {
+        self.timeline.write_down(audit);
+    }
+
+    /// How everybody fares, as it was looked at last.
+    pub(in crate::app) fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.load)
     }
 
     /// From now on refusals can be explained, too.
@@ -167,6 +183,7 @@ impl Keeper {
             &self.parts.recent,
         );
         self.timeline.look(&view, &self.parts.names);
+        self.load.look(now, &view, self.parts.levers.gauges());
         let over = self.wanted.lock().expire(now);
         if !over.is_empty() {
             self.change(|_| ());
@@ -468,6 +485,7 @@ impl Operations for Keeper {
 
     fn keep(&self) -> BoxFuture<'_, Kept> {
         Box::pin(async move {
+            self.timeline.settle().await;
             let Some(place) = &self.place else { return self.kept.lock().clone() };
             let written = self.write(place).await;
             let problem = written.as_ref().err().map(|error| format!("{}: {error}", place.file().display()));
