@@ -105,7 +105,8 @@ fn check(field: Field<'_>) -> Option<Check> {
             }
             Some(Metric::ShedInLane) => {
                 let lanes = section.need("lanes", |field| field.list(1..=Lane::COUNT, lane));
-                Check::ShedInLane(lanes?, section.need("max", |field| field.integer(0..=1_000_000))?)
+                let max = section.need("max", |field| field.integer(0..=1_000_000));
+                Check::ShedInLane(lanes?, max?)
             }
         })
     })

@@ -141,6 +141,9 @@ impl Buckets {
     /// spread evenly, and a minute beyond the last one.
     fn p99_since(&self, before: &Self) -> (u64, Duration) {
         let all = self.all.saturating_sub(before.all);
+        if all == 0 {
+            return (0, Duration::ZERO);
+        }
         let rank = all as f64 * 0.99;
         let (mut lower, mut below) = (0.0, 0.0);
         for (at, (upper, count)) in self.bounds.iter().enumerate() {
@@ -153,7 +156,7 @@ impl Buckets {
             }
             (lower, below) = (*upper, count);
         }
-        (all, if all == 0 { Duration::ZERO } else { Duration::from_secs(60) })
+        (all, Duration::from_secs(60))
     }
 }
 
