@@ -11,6 +11,7 @@ mod changes;
 pub mod explained;
 mod operations;
 mod socket;
+pub mod tapped;
 pub mod wire;
 pub mod wire_change;
 

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::announce::{self, Pulse};
 use super::change::{self, Policies};
 use super::chronicle;
 use super::lookout::Lookout;
@@ -158,14 +159,21 @@ async fn live(
     ended: oneshot::Receiver<Ending>,
 ) {
     let Inside { gate, names, state, authenticator, watch, policies, metrics, limits, .. } = inside;
-    tokio::spawn(watch.run());
-    tokio::spawn(change::judge(Arc::clone(&policies)));
-    tokio::spawn(read_on_signal(policies));
+    let (ask, asked) = mpsc::channel(announce::ASKED_MAX);
+    tokio::spawn(watch.run(asked));
+    tokio::spawn(announce::reload_on_signal(ask));
+    tokio::spawn(change::judge(policies));
     let told: Arc<dyn Fn(Fetched) + Send + Sync> =
         Arc::new(move |fetched| metrics.credential_reloaded("jwks_url", fetched != Fetched::Failed));
     authenticator.fetchers(&told).into_iter().for_each(|fetcher| drop(tokio::spawn(fetcher)));
     let mut lookout = Lookout::new(probers, Arc::clone(&gate));
-    tokio::spawn(Arc::clone(&gate).run(move || lookout.look()));
+    let (pulse, seen) = (Pulse::default(), Arc::clone(&gate));
+    tokio::spawn(announce::watchdog(pulse.clone()));
+    tokio::spawn(announce::tell_status(move || seen.view()));
+    tokio::spawn(Arc::clone(&gate).run(move || {
+        pulse.beat();
+        lookout.look()
+    }));
     tokio::spawn(chronicle::keep(Arc::clone(&gate), names));
     tokio::spawn(footprint::keep(Arc::clone(&gate), limits.memory, footprint));
     tokio::spawn(async move {
@@ -186,26 +194,6 @@ async fn live(
             // It has said what went wrong, if anything did.
             let _ = writer.await;
         }
-    }
-}
-
-/// SIGHUP: the files are read again, also where none has changed.
-async fn read_on_signal(policies: Arc<Policies>) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => {
-            tracing::warn!(%error, "SIGHUP is not heard; changed files are still followed");
-            return;
-        }
-    };
-    while hangup.recv().await.is_some() {
-        if policies.files().is_empty() {
-            tracing::warn!("SIGHUP: there are no files to read again");
-            continue;
-        }
-        let policies = Arc::clone(&policies);
-        // What went wrong was told where it was found; a disk that hangs must not stop the scheduler's clock.
-        drop(tokio::task::spawn_blocking(move || drop(policies.read_again("signal"))).await);
     }
 }
 

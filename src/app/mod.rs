@@ -4,13 +4,16 @@
 //! wrong is found before anything runs, so a failed start leaves nothing behind. The control thread owns everything
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
+mod announce;
 mod change;
+pub mod check;
 mod chronicle;
 mod control;
 mod descriptors;
 mod expiry;
 pub mod explain;
 mod footprint;
+mod host;
 mod levers;
 mod lookout;
 mod reload;
@@ -38,7 +41,7 @@ use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{Audit, BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
 use crate::config::{self, PolicyText, ProxyConfiguration, TrafficPolicy};
-use crate::flow::{Ceiling, Scheduler};
+use crate::flow::{self, Ceiling, ResponseBytes, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
 use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
@@ -168,7 +171,9 @@ impl Running {
     /// # Errors
     /// When signals cannot be received.
     pub fn until_signal(self) -> std::io::Result<()> {
+        announce::ready();
         control::wait_for_signal()?;
+        announce::stopping(self.grace);
         tracing::info!(grace = ?self.grace, "draining");
         self.drain();
         tracing::info!("drained");
@@ -306,8 +311,7 @@ fn prepare(
     let mut watch = watched::all(proxy, &authenticator, serving, upstream.rotation.clone(), &metrics);
     let beginning = change::begin(proxy, policy, origin.policy_text.as_ref());
     let policy = &beginning.policy;
-    metrics.response_budget(policy.overload.memory.response_bytes);
-    let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
+    let mut scheduler = Scheduler::new(flow_of(proxy, policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
     if let Some(state) = &state {
         state.recall(&mut scheduler);
@@ -373,6 +377,7 @@ fn shared(
         levers: Arc::default(),
         recent: Arc::default(),
         decisions: Arc::default(),
+        tap: Arc::default(),
     })
 }
 
@@ -385,6 +390,25 @@ fn follow(watch: &mut reload::Watch, keeper: &Keeper, policies: &Arc<Policies>) 
         // What went wrong was told where it was found.
         watch.follow(files, move || drop(policies.read_again("file")));
     }
+}
+
+/// The scheduler's settings, with what only the host can tell.
+fn flow_of(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> flow::Settings {
+    let mut settings = settings::flow(policy);
+    let memory = &mut settings.memory;
+    memory.server = host::server_memory(proxy.upstreams.server.address);
+    let from = match (memory.response_bytes, memory.server) {
+        (ResponseBytes::Fixed(_), _) => "the policy",
+        (ResponseBytes::Auto, Some(_)) => "the memory of the apiserver's host",
+        (ResponseBytes::Auto, None) => "the default for an apiserver on another host",
+    };
+    tracing::info!(
+        bytes = memory.budget(),
+        server_memory = memory.server,
+        from,
+        "budget of answers in flight; overload.memory.responseBytes pins it"
+    );
+    settings
 }
 
 fn bind_listeners(

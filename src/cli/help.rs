@@ -69,6 +69,11 @@ fn found(word: &str) -> Option<String> {
     page.or_else(|| reason(word)).or_else(|| section(ALERTS, word))
 }
 
+/// The text about a code of the configuration.
+pub(super) fn code_page(code: &str) -> Option<String> {
+    section(CODES, code)
+}
+
 /// The part of a document below `### NAME`, its heading without the marks.
 fn section(document: &str, name: &str) -> Option<String> {
     let mut lines = document.lines().skip_while(|line| {

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod break_glass;
+pub mod check;
 pub mod config;
 pub mod demo;
 mod effect;
@@ -18,10 +19,12 @@ pub mod isolate;
 pub mod limit;
 pub mod lockdown;
 pub mod manifest;
+mod redact;
 pub mod replay;
 mod replayed;
 pub mod rollout;
 pub mod run;
+mod sarif;
 pub mod shell;
 mod shown;
 pub mod simulate;
@@ -30,6 +33,8 @@ mod simulate_search;
 mod simulated;
 mod socket;
 pub mod status;
+pub mod sysdump;
+pub mod tap;
 pub mod top;
 pub mod validate;
 
@@ -77,6 +82,8 @@ enum Command {
     Run(run::Args),
     /// Check configuration and policy files without starting anything
     Validate(validate::Args),
+    /// Is this installation as it should be, before it starts and while it runs?
+    Check(check::Args),
     /// Play a telemetry storm without and with spillway, on this machine, no cluster needed
     Demo(demo::Args),
     /// Certificates for the emergency lane, and proof that it works
@@ -87,20 +94,24 @@ enum Command {
     Simulate(simulate::Args),
     /// Play audit logs through a policy: who would have been refused?
     Replay(replay::Args),
+    /// The policy in force and those before it, a first configuration, the schema of any
+    Config(config::Args),
     /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
     Manifest(manifest::Args),
     /// Show how the running proxy is, why, and what to do next
     Status(status::Args),
     /// Bring the policy into force step by step
     Rollout(rollout::Args),
-    /// Show the policy in force and those before it, and go back
-    Config(config::Args),
     /// Show who asks most, and who is refused most
     Top(top::Args),
     /// Show what happened lately
     Events(events::Args),
     /// Why was this refused, and what would become of that request?
     Explain(explain::Args),
+    /// Show requests as they are answered
+    Tap(tap::Args),
+    /// Collect a support bundle without secrets
+    Sysdump(sysdump::Args),
     /// Contain one client now
     Isolate(isolate::Args),
     /// End an isolation
@@ -175,18 +186,21 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
             // Its reader has closed the pipe: nobody is left to tell.
             Err(_) => Ending::Failed,
         },
+        Command::Check(args) => check::run(&args, out, err, shown_colour()),
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Audit(args) => audit::run(&args, out, err),
         Command::BreakGlass(args) => break_glass::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
+        Command::Config(args) => config::run(&args, out, err),
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Rollout(args) => rollout::run(&args, out, err),
-        Command::Config(args) => config::run(&args, out, err),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out, err),
+        Command::Tap(args) => tap::run(&args, out, err),
+        Command::Sysdump(args) => sysdump::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),
         Command::Release(args) => isolate::release(&args, out, err),
         Command::Isolations(args) => isolate::list(&args, out, err),

@@ -93,6 +93,8 @@ fn check(field: Field<'_>) -> Option<Check> {
     field.section(|section| {
         Some(match section.need("metric", |field| field.choice(&METRICS)) {
             None => {
+                // Whoever asks which keys there are hears of these two as well.
+                let _ = (section.field("max"), section.field("lanes"));
                 section.leave_unread();
                 return None;
             }

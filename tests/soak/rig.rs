@@ -20,7 +20,7 @@ use super::{
     mode::Mode,
     objects::{self, CROWD, node_name, pod_name},
     operator, runtime,
-    scene::{Ask, Identity},
+    scene::{Ask, Event, Identity},
     starters,
 };
 
@@ -154,12 +154,12 @@ impl Rig {
     }
 
     /// The way in for one run.
-    pub(crate) fn open(&self, mode: Mode, binary: &Path) -> Entrance {
+    pub(crate) fn open(&self, mode: Mode, event: Event, binary: &Path) -> Entrance {
         self.cluster.apply(if mode == Mode::ApfByHand { EXPERTS_APF } else { NOBODYS_APF });
         if mode.is_direct() {
             return Entrance { address: self.cluster.apiserver_addr(), front: None };
         }
-        let front = self.cluster.start_front(binary, mode.policy(), |config| {
+        let front = self.cluster.start_front(binary, mode.policy(event), |config| {
             // Here all clients have one address; elsewhere each node has its own.
             config["limits"] =
                 json!({"connections": 10_000, "connectionsPerSource": 10_000, "connectionsPerUser": 10_000});

@@ -21,7 +21,6 @@ use parking_lot::Mutex;
 use self::history::{Entry, History, Rolled, Shelf, Withdrawn, hash, seconds};
 use self::rolling::{LastJudged, Shown};
 use super::levers::Timeline;
-use super::settings;
 use crate::admin::Changes;
 use crate::admin::wire::Problem;
 use crate::admin::wire_change::{
@@ -239,8 +238,7 @@ impl Policies {
         }
         let enforcement = current.rollout.enforcement(policy.enforcement, &policy.rollout);
         shared.policy.store(Arc::new(compiled.numbered(generation).under(enforcement)));
-        gate.reconfigure(settings::flow(&policy));
-        shared.metrics.response_budget(policy.overload.memory.response_bytes);
+        gate.reconfigure(super::flow_of(&self.parts.proxy, &policy));
         shared.metrics.enforcement(enforcement);
         *limits.lock() = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
         let entry = current.history.last();

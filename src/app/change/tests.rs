@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::*;
+use crate::app::settings;
 use crate::authn::{Anonymous, Authenticator};
 use crate::flow::Scheduler;
 use crate::policy::rollout::Readings;
@@ -67,6 +68,7 @@ fn desk_in(folder: tempfile::TempDir) -> Desk {
         levers: Arc::default(),
         recent: Arc::default(),
         decisions: Arc::default(),
+        tap: Arc::default(),
     });
     let parts = Parts {
         shared: Arc::clone(&shared),

@@ -1,7 +1,10 @@
-//! `spillway config`: what is in force, what was, and the way back. One file a subcommand.
+//! `spillway config`: how one begins, what is in force, what was, and the way back. One file a subcommand.
 
+mod apf;
 mod history;
+mod init;
 mod rollback;
+mod schema;
 mod show;
 
 use std::io::Write;
@@ -14,14 +17,16 @@ use super::Ending;
 use super::shown::plain;
 use crate::admin::wire_change::ConfigView;
 
-/// Shows the policy in force, those before it, and goes back.
+/// A first configuration, the schema of any, the policy in force and those before it.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   spillway config show
   spillway config history
   spillway config rollback
-  spillway config reload
+  spillway config init --from-kubeadm > /etc/spillway/spillway.yaml
+  spillway config init --from-apf apf.yaml > /etc/spillway/policy.yaml
+  spillway config schema > /etc/spillway/spillway.schema.json
 
 A changed TrafficPolicy takes effect by itself within seconds; one that is broken changes nothing.")]
 pub struct Args {
@@ -31,6 +36,10 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print a first configuration, from kubeadm's files or from API Priority and Fairness
+    Init(init::Args),
+    /// Print the JSON Schema that editors complete and check with
+    Schema(schema::Args),
     /// Print the policy that is in force, or one that was
     Show(show::Args),
     /// List the policies that were in force
@@ -44,6 +53,8 @@ enum Command {
 /// Does it.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
     match &args.command {
+        Command::Init(args) => init::run(args, out, err),
+        Command::Schema(args) => schema::run(args, out),
         Command::Show(args) => show::run(args, out, err),
         Command::History(args) => history::run(args, out, err),
         Command::Rollback(args) => rollback::run(args, out, err),

@@ -1,7 +1,7 @@
 //! One rule, one test.
 
 use super::*;
-use crate::flow::{LimitSettings, Probe, Probes, Settings, State, TICK};
+use crate::flow::{LimitSettings, Probe, Probes, ResponseBytes, Settings, State, TICK};
 use crate::policy::{LaneSettings, Rate};
 use crate::units::Seats;
 
@@ -153,7 +153,7 @@ fn a_lower_limit_never_lets_more_heavy_requests_run() {
     let mut before = 0;
     for limit in 10..1_000 {
         let mut settings = settings(limit);
-        settings.memory.response_bytes = 0;
+        settings.memory.response_bytes = ResponseBytes::Fixed(0);
         let mut scheduler = Scheduler::new(settings, 1, at(0));
         let list = |client| arrival(Lane::Telemetry, client, cluster_list("pods"));
         let running = (0..200)
