@@ -332,6 +332,7 @@ fn prepare(
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
         limits: Arc::clone(&limits),
         ready: Arc::clone(&ready),
+        audit_metrics: proxy.break_glass.is_none().then(|| shared.metrics.lane()),
     });
     let parts = change::Parts {
         shared: Arc::clone(&shared),

@@ -12,7 +12,7 @@ use super::{
     agents::{self, Agent},
     arguments::Wish,
     client::{Connection, Who, swallow},
-    cluster::{Cluster, ClusterOptions, Credential, Front, Pair},
+    cluster::{Cluster, ClusterOptions, Credential, Front, Pair, canary},
     etcd::{Etcd, Template},
     gauges::processor_time,
     informers::{self, Informer, Informers, Kind},
@@ -292,7 +292,9 @@ impl Rig {
             });
             let answer = create(&admin, &path, &request).await;
             let token = answer["status"]["token"].as_str();
-            token.unwrap_or_else(|| panic!("expected a token in {answer}")).to_owned()
+            let token = token.unwrap_or_else(|| panic!("expected a token in {answer}"));
+            canary::token(token);
+            token.to_owned()
         };
         stream::iter(0..count).map(token).buffered(HANDS).collect().await
     }

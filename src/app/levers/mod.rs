@@ -42,7 +42,7 @@ use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
 use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage, Shared};
-use crate::telemetry::LocalPeer;
+use crate::telemetry::{LaneMetrics, LocalPeer};
 use crate::units::{Instant, Seats};
 
 pub(in crate::app) use self::events::Timeline;
@@ -68,6 +68,8 @@ pub(in crate::app) struct Parts {
     /// Bounds of L; they follow the policy.
     pub(in crate::app) limits: Arc<Mutex<(Seats, Seats)>>,
     pub(in crate::app) ready: Arc<AtomicBool>,
+    /// Where the audit log's numbers are shown, if no lane does that.
+    pub(in crate::app) audit_metrics: Option<Arc<LaneMetrics>>,
 }
 
 /// Keeps what is wanted.
@@ -184,6 +186,9 @@ impl Keeper {
             &self.parts.recent,
         );
         self.timeline.look(&view, &self.parts.names);
+        if let Some(metrics) = &self.parts.audit_metrics {
+            self.timeline.tell(metrics);
+        }
         self.load.look(now, &view, self.parts.levers.gauges());
         let over = self.wanted.lock().expire(now);
         if !over.is_empty() {

@@ -20,6 +20,18 @@ fn scheduler(limit: u32) -> Scheduler {
 }
 
 #[test]
+fn a_name_makes_a_list_cheap_only_where_the_apiserver_reads_one_key() {
+    let prior = |path, query| key("GET", path, query).prior;
+    let name = "fieldSelector=metadata.name=p";
+    assert_eq!(prior("/api/v1/nodes", name), 1);
+    assert_eq!(prior("/api/v1/namespaces/n/pods", name), 1);
+    let (all, by_name) = (prior("/api/v1/pods", ""), prior("/api/v1/pods", name));
+    assert_eq!(by_name, all, "one pod in the answer, all of them read");
+    let cached = prior("/api/v1/pods", "fieldSelector=metadata.name=p&resourceVersion=0");
+    assert_eq!(cached, prior("/api/v1/pods", "fieldSelector=spec.nodeName=n&resourceVersion=0"));
+}
+
+#[test]
 fn lower_lanes_meet_their_ceiling_first() {
     let mut scheduler = scheduler(100);
     let mut used = 0;
