@@ -42,7 +42,7 @@ use crate::breakglass::{Audit, BoundLane, Lane as BreakGlassLane, LaneError, Sur
 use crate::clock;
 use crate::config::{self, PolicyText, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{self, Ceiling, ResponseBytes, Scheduler};
-use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
+use crate::gateway::{Entrance, Gate, Gateway, Newcomers, Reserve, Shared};
 use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
     BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tally, Tls,
@@ -249,6 +249,7 @@ pub fn start_from(
         watch: prepared.watch,
         policies: prepared.policies,
         levers: Arc::clone(&prepared.shared.levers),
+        newcomers: Arc::clone(&prepared.shared.newcomers),
         limits: prepared.limits,
     };
     // Probes and break-glass take their descriptors from what is put aside, never from what the lanes have.
@@ -311,23 +312,24 @@ fn prepare(
     let mut watch = watched::all(proxy, &authenticator, serving, upstream.rotation.clone(), &metrics);
     let beginning = change::begin(proxy, policy, origin.policy_text.as_ref());
     let policy = &beginning.policy;
-    let mut scheduler = Scheduler::new(flow_of(proxy, policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
-    if let Some(state) = &state {
-        state.recall(&mut scheduler);
-    }
-    let limits = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
-    let limits = Arc::new(Mutex::new(limits));
-    let seed = seed();
+    let scheduler = scheduler(proxy, policy, state.as_ref());
+    let limit = &policy.overload.limit;
+    let limits = Arc::new(Mutex::new((Seats(limit.min), Seats(limit.max))));
+    let (newcomers, seed) = (policy.newcomers, seed());
     let policy = policy.compile(seed)?.numbered(beginning.generation).under(beginning.enforcement());
-    let shared = shared(authenticator, policy, metrics, settings::access_log(proxy.logging.access));
-    let drain = shared.drain.clone();
-    let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
+    let folder = proxy.state.as_ref().map(|state| state.dir.as_path());
+    let newcomers = levers::newcomers::recall(newcomers, folder, clock::now());
+    let shared =
+        shared(authenticator, policy, metrics, newcomers, settings::access_log(proxy.logging.access));
+    let (gate, ready) = (Gate::new(scheduler, shared.drain.clone()), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {
         gate: Arc::clone(&gate),
         levers: Arc::clone(&shared.levers),
         recent: Arc::clone(&shared.recent),
         names: Arc::clone(&shared.names),
+        newcomers: Arc::clone(&shared.newcomers),
+        metrics: Arc::clone(&shared.metrics),
         folder: proxy.state.as_ref().map(|state| state.dir.clone()),
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
         limits: Arc::clone(&limits),
@@ -361,11 +363,21 @@ fn prepare(
     })
 }
 
+/// A scheduler that knows what the last process knew.
+fn scheduler(proxy: &ProxyConfiguration, policy: &TrafficPolicy, state: Option<&State>) -> Scheduler {
+    let mut scheduler = Scheduler::new(flow_of(proxy, policy), seed(), clock::now());
+    if let Some(state) = state {
+        state.recall(&mut scheduler);
+    }
+    scheduler
+}
+
 /// What every shard's gateway shares, at the start.
 fn shared(
     authenticator: Arc<Authenticator>,
     policy: Policy,
     metrics: Arc<Metrics>,
+    newcomers: Arc<Newcomers>,
     access_log: AccessLog,
 ) -> Arc<Shared> {
     Arc::new(Shared {
@@ -377,6 +389,7 @@ fn shared(
         names: Arc::default(),
         levers: Arc::default(),
         recent: Arc::default(),
+        newcomers,
         decisions: Arc::default(),
         tap: Arc::default(),
     })

@@ -19,6 +19,7 @@ pub mod isolate;
 pub mod limit;
 pub mod lockdown;
 pub mod manifest;
+pub mod newcomers;
 mod redact;
 pub mod replay;
 mod replayed;
@@ -106,6 +107,8 @@ enum Command {
     Top(top::Args),
     /// Show what happened lately
     Events(events::Args),
+    /// Show who was never here before, and what it would cost on every node
+    Newcomers(newcomers::Args),
     /// Why was this refused, and what would become of that request?
     Explain(explain::Args),
     /// Show requests as they are answered
@@ -198,6 +201,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Rollout(args) => rollout::run(&args, out, err),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
+        Command::Newcomers(args) => newcomers::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out, err),
         Command::Tap(args) => tap::run(&args, out, err),
         Command::Sysdump(args) => sysdump::run(&args, out, err),

@@ -292,6 +292,7 @@ fn complete(policy: ReadPolicy, default: Vec<crate::policy::Rule>) -> TrafficPol
         overload: policy.overload,
         enforcement: policy.enforcement.0,
         rollout: policy.enforcement.1,
+        newcomers: policy.newcomers,
     }
 }
 

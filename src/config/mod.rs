@@ -20,6 +20,7 @@ mod proxy;
 mod quantity;
 mod read_authentication;
 mod read_enforcement;
+mod read_newcomers;
 mod read_overload;
 mod read_proxy;
 mod read_traffic;

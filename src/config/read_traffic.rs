@@ -9,7 +9,8 @@ use super::diagnostic::{Code, Diagnostic};
 use super::section::{Field, Section};
 use super::source::Place;
 use super::traffic::{DefaultRules, OverloadSettings};
-use super::{read_enforcement, read_overload};
+use super::{read_enforcement, read_newcomers, read_overload};
+use crate::flow::newcomers::NewcomerSettings;
 use crate::identity::Credential;
 use crate::policy::rollout::RolloutSettings;
 use crate::policy::{
@@ -34,6 +35,7 @@ pub(super) struct ReadPolicy {
     pub(super) default_rules: DefaultRules,
     pub(super) overload: OverloadSettings,
     pub(super) enforcement: (Enforcement, RolloutSettings),
+    pub(super) newcomers: NewcomerSettings,
 }
 
 /// A rule and where it stands.
@@ -58,13 +60,15 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ReadPolicy> {
     let overload_field = section.field("overload");
     let overload =
         section.or("overload", OverloadSettings::default(), |field| field.section(read_overload::overload));
+    let newcomers = section
+        .or("newcomers", NewcomerSettings::default(), |field| field.section(read_newcomers::newcomers));
     if let Some(field) = &lanes_field {
         analyze::floors(&lanes, field);
     }
     if let Some(field) = lanes_field.or(overload_field) {
         analyze::lanes_without_seats(&lanes, overload.limit.min, &field);
     }
-    Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload, enforcement })
+    Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload, enforcement, newcomers })
 }
 
 fn read_lanes(field: Field<'_>, lanes: &mut [LaneSettings; Lane::COUNT]) -> Option<usize> {

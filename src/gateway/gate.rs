@@ -17,13 +17,13 @@ use super::permit::Permit;
 use crate::clock;
 use crate::flow::levers::LimitHold;
 use crate::flow::{
-    Arrival, Decision, Diagnosis, Kind, MemoryStep, Numbers, Probes, Reason, Refusal, Remembered, Scheduler,
-    Settings, Snapshot, TICK, Ticket, Verdict, Walk, Would,
+    Arrival, Decision, Diagnosis, Key, Kind, MemoryStep, Numbers, Probes, Reason, Refusal, Remembered,
+    Scheduler, Settings, Snapshot, TICK, Ticket, Verdict, Walk, Would,
 };
 use crate::policy::{Lane, Mode as PolicyMode};
 use crate::server::Drain;
 use crate::telemetry::GateGauges;
-use crate::units::Instant;
+use crate::units::{Instant, SeatSeconds};
 
 /// Requests that can be reset from outside at most. Each holds a seat under L, or begins a watch, so an ordinary limit
 /// never reaches this; beyond it a request is simply not reset.
@@ -226,6 +226,12 @@ impl Gate {
         self.with(|scheduler| scheduler.own_memory(step));
     }
 
+    /// What a request is expected to cost.
+    #[must_use]
+    pub fn price(&self, key: &Key) -> SeatSeconds {
+        self.inner.lock().scheduler.price(key)
+    }
+
     /// What is worth keeping over a restart.
     #[must_use]
     pub fn remember(&self) -> Remembered {
@@ -370,7 +376,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::flow::{Encoding, End, Key, Level};
+    use crate::flow::{Encoding, End, Level};
     use crate::request::{DecodedPath, RequestInfo};
     use crate::units::Seats;
 

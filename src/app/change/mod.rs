@@ -238,6 +238,7 @@ impl Policies {
         }
         let enforcement = current.rollout.enforcement(policy.enforcement, &policy.rollout);
         shared.policy.store(Arc::new(compiled.numbered(generation).under(enforcement)));
+        shared.newcomers.with(|guard| guard.reconfigure(policy.newcomers));
         gate.reconfigure(super::flow_of(&self.parts.proxy, &policy));
         shared.metrics.enforcement(enforcement);
         *limits.lock() = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));

@@ -9,6 +9,7 @@ use super::*;
 use crate::app::settings;
 use crate::authn::{Anonymous, Authenticator};
 use crate::flow::Scheduler;
+use crate::gateway::Newcomers;
 use crate::policy::rollout::Readings;
 use crate::policy::{Lane, Mode};
 use crate::server::Drain;
@@ -67,6 +68,7 @@ fn desk_in(folder: tempfile::TempDir) -> Desk {
         names: Arc::default(),
         levers: Arc::default(),
         recent: Arc::default(),
+        newcomers: Newcomers::new(beginning.policy.newcomers, clock::now()),
         decisions: Arc::default(),
         tap: Arc::default(),
     });

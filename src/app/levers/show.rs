@@ -158,6 +158,8 @@ pub(super) fn status(keeper: &Keeper) -> Status {
     let (limit_min, limit_max) = *keeper.parts.limits.lock();
     let most_refused = most_refused(keeper);
     let isolations = isolations(keeper);
+    let newcomers_warned =
+        keeper.newcomers_view().newcomers.into_iter().filter(|one| one.warned).take(3).collect();
     let wanted = keeper.wanted.lock();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -181,6 +183,7 @@ pub(super) fn status(keeper: &Keeper) -> Status {
         lockdown: wanted.lockdown.as_ref().map(|(one, origin)| lockdown(one, origin)),
         held: wanted.hold.as_ref().map(|(one, origin)| held(one, origin)),
         kept: keeper.kept.lock().clone(),
+        newcomers_warned,
         config: keeper.changes.get().map(|changes| changes.summary()).unwrap_or_default(),
         enforcement: enforcement(keeper, &snapshot.shadow),
     }
