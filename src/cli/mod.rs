@@ -13,6 +13,7 @@ pub mod events;
 pub mod explain;
 #[cfg(test)]
 mod golden;
+mod hello;
 mod help;
 pub mod incident;
 pub mod isolate;
@@ -149,6 +150,9 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> Ending {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() == 1 {
+        return hello::run(out);
+    }
     // clap's own help knows commands alone, and not what a code or an alert means.
     if arguments.get(1).is_some_and(|word| word == "help")
         && let Some(ending) = help::page(&arguments[2..], out, err)
