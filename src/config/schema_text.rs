@@ -111,6 +111,11 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("shards", "Threads; 0: one a CPU."),
     ("metrics", "Metrics and health, plain HTTP."),
     ("admin", "How operators reach a running spillway."),
+    ("admin.dashboard", "The page for a browser: spillway dashboard."),
+    (
+        "admin.dashboard.socket",
+        "A unix socket for spillway dashboard, beside admin.socket; None: there is none.",
+    ),
     ("socket", "A unix socket for spillway status, isolate and the like; None: there is none."),
     ("logging", "What is logged, on standard error."),
     ("format", "Json or Text."),

@@ -32,7 +32,7 @@ use crate::units::Instant;
 const NODES_PER_CORE: usize = 50;
 const MEMORY_BYTES_PER_NODE: u64 = 32 << 20;
 /// Calm before the storm: three rounds of every lease, and time for spillway to learn what calm is.
-const CALM: Duration = Duration::from_secs(8);
+pub(crate) const CALM: Duration = Duration::from_secs(8);
 /// The first part of it, in which connections are opened, is not measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// From the storm's start until the operator knows the culprit.
@@ -86,6 +86,20 @@ impl Play<'_> {
     fn machine(&self) -> Machine {
         let cores = u32::try_from(self.nodes.div_ceil(NODES_PER_CORE)).unwrap_or(u32::MAX);
         Machine { cores, memory_bytes: self.nodes as u64 * MEMORY_BYTES_PER_NODE }
+    }
+
+    /// Calm, and then a storm whose culprit nobody finds out: it goes on as long as the traffic is kept.
+    pub(crate) async fn storm(&self, server: &Server, address: SocketAddr) -> Result<Traffic, DemoError> {
+        let half = Running { play: self, server, ledger: Arc::new(Ledger::default()) };
+        let seed = Seed::new(self.seed);
+        let (insight, told) = watch::channel(None);
+        self.progress.scene("calm before the storm");
+        let begun = clock::now();
+        let clients = self.cast.start(address, &half.ledger, told, &seed);
+        half.until(|now| now >= begun + CALM).await;
+        let fleet = self.cast.start_fleet(address, server.store(), &half.ledger, &seed);
+        half.roll_out()?;
+        Ok(Traffic { _clients: clients, _fleet: fleet, _insight: insight })
     }
 
     /// Plays one half against `address`; `server` is the model behind it.

@@ -7,6 +7,7 @@
 mod change;
 mod clients;
 mod credentials;
+mod durations;
 mod enforcement;
 mod event;
 mod guard;
@@ -23,6 +24,7 @@ mod text;
 
 pub use change::{Changes, PolicyChanged};
 pub use clients::{Clients, TunnelSide};
+pub use durations::Durations;
 pub use event::{Answered, Answerer};
 pub use guard::{GuardCounts, Guarded};
 pub use lane::LaneMetrics;
