@@ -25,6 +25,7 @@ pub mod newcomers;
 mod redact;
 pub mod replay;
 mod replayed;
+pub mod rollout;
 pub mod run;
 mod sarif;
 pub mod shell;
@@ -96,12 +97,14 @@ enum Command {
     Simulate(simulate::Args),
     /// Play audit logs through a policy: who would have been refused?
     Replay(replay::Args),
-    /// Print a first configuration, and the schema of any
+    /// The policy in force and those before it, a first configuration, the schema of any
     Config(config::Args),
     /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
     Manifest(manifest::Args),
     /// Show how the running proxy is, why, and what to do next
     Status(status::Args),
+    /// Bring the policy into force step by step
+    Rollout(rollout::Args),
     /// Show who asks most, and who is refused most
     Top(top::Args),
     /// Open the same in a browser: who hurts, why, and what to do
@@ -202,6 +205,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
+        Command::Rollout(args) => rollout::run(&args, out, err),
         Command::Top(args) => top::run(&args, out, err),
         Command::Dashboard(args) => dashboard::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),

@@ -6,6 +6,7 @@ mod audited;
 mod bad_input;
 mod break_glass;
 mod built;
+mod change;
 mod charts;
 mod check;
 mod classification;
