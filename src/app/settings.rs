@@ -206,6 +206,12 @@ pub(super) fn break_glass(
             proxy::Arming::Reasoned => breakglass::ArmMode::Reasoned,
             proxy::Arming::TwoPerson => breakglass::ArmMode::TwoPerson,
         },
+        grants: breakglass::GrantSettings {
+            key_files: lane.grants.public_key_files.clone(),
+            required: lane.grants.required,
+            longest: lane.grants.max_duration,
+            cluster: lane.grants.cluster.clone(),
+        },
         state_folder: state,
         audit,
         on_use: lane.on_use.clone(),

@@ -18,7 +18,10 @@ use super::attempts::Attempts;
 use super::audit::Audit;
 use super::check::{Refusal, Rules};
 use super::deny::DenyList;
+use super::grant::Flaw;
+use super::present;
 use super::shown::{self, Shown};
+use super::trust::Trust;
 use super::watch::Wake;
 use crate::clock;
 use crate::telemetry::LaneMetrics;
@@ -43,6 +46,7 @@ pub(super) struct Common {
     pub(super) occupancy: Occupancy,
     pub(super) upstream: String,
     pub(super) wake: Wake,
+    pub(super) grants: Trust,
     denied: ArcSwap<DenyList>,
     sessions: Mutex<HashMap<String, (Instant, Shown)>>,
 }
@@ -51,7 +55,7 @@ impl Common {
     pub(super) fn new(
         rules: Rules,
         attempts: Arc<Mutex<Attempts>>,
-        arming: Arming,
+        (arming, grants): (Arming, Trust),
         audit: Audit,
         alerts: Alerts,
         wake: Wake,
@@ -60,6 +64,9 @@ impl Common {
         let super::Surroundings { metrics, occupancy, upstream, .. } = surroundings;
         for refusal in Refusal::ALL {
             metrics.may_refuse(refusal.as_str());
+        }
+        for reason in Flaw::REASONS.into_iter().chain([present::SAME_PERSON, present::FULL]) {
+            metrics.may_refuse(reason);
         }
         metrics.armed(arming.grants(clock::now()).len());
         Self {
@@ -72,6 +79,7 @@ impl Common {
             occupancy,
             upstream,
             wake,
+            grants,
             denied: ArcSwap::default(),
             sessions: Mutex::default(),
         }
@@ -169,7 +177,7 @@ pub(super) fn actor(shown: &Shown) -> Value {
 /// What a grant adds to a record.
 pub(super) fn of_grant(grant: &Grant, now: Instant) -> Map<String, Value> {
     let until = clock::wall() + grant.until.since(now);
-    Map::from_iter([
+    let mut facts = Map::from_iter([
         (
             "actor".to_owned(),
             serde_json::json!({ "user": grant.person.user, "fingerprint": grant.person.fingerprint }),
@@ -179,5 +187,10 @@ pub(super) fn of_grant(grant: &Grant, now: Instant) -> Map<String, Value> {
         ("second_actor".to_owned(), grant.second.as_deref().into()),
         ("alone".to_owned(), grant.alone.into()),
         ("armed_until".to_owned(), shown::time(until).into()),
-    ])
+    ]);
+    if let Some(signed) = &grant.signed {
+        facts.insert("grant_id".to_owned(), signed.id.as_str().into());
+        facts.insert("granted_by".to_owned(), signed.by.as_str().into());
+    }
+    facts
 }

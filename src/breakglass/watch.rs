@@ -85,6 +85,7 @@ impl Watch {
             self.look_at_deny_list();
             if tick % CERTIFICATES_EVERY == 0 {
                 self.look_at_certificates();
+                self.look_at_grant_keys();
             }
             if tick % EXPIRY_EVERY == 0 {
                 self.expiry.look(&self.settings, &self.common, clock::wall());
@@ -149,6 +150,16 @@ impl Watch {
                 tracing::error!(%error, "break-glass: the new files cannot be used; the old ones stay in force");
                 self.common.metrics.reload_failed("certificates");
             }
+        }
+    }
+
+    fn look_at_grant_keys(&self) {
+        if let Some(why) = self.common.grants.look() {
+            tracing::error!(
+                why,
+                "break-glass: the keys of grants cannot be used; the last ones stay in force"
+            );
+            self.common.metrics.reload_failed("grant_keys");
         }
     }
 

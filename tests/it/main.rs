@@ -14,6 +14,7 @@ mod exhaustion;
 mod floods;
 mod framing;
 mod fuzz;
+mod grants;
 mod h2spec;
 mod identity;
 mod identity_rows;

@@ -5,6 +5,7 @@
 
 mod arm;
 mod ca;
+mod grant;
 mod issue;
 mod list;
 mod passphrase;
@@ -54,8 +55,12 @@ enum Command {
     Revoke(revoke::Args),
     /// Prove that the lane works for a person: connection, TLS, identity, rights, latency
     Test(test::Args),
-    /// Open the lane for yourself by a reason and a ticket, where breakGlass.arming asks for them
+    /// Open the lane for yourself by a reason and a ticket, or by a signed grant, where the lane asks for them
     Arm(arm::Args),
+    /// Make the key that signs grants
+    GrantKey(grant::KeyArgs),
+    /// Sign that somebody may use the lane for a while, offline
+    Grant(grant::Args),
     /// Be the second person who opens the lane for somebody, where breakGlass.arming is TwoPerson
     Confirm(arm::ConfirmArgs),
     /// Close the lane again for yourself
@@ -96,6 +101,8 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
         Command::Revoke(args) => revoke::revoke(args, out),
         Command::Test(args) => test::test(args, out),
         Command::Arm(args) => arm::arm(args, out),
+        Command::GrantKey(args) => grant::make_key(args, out),
+        Command::Grant(args) => grant::grant(args, out),
         Command::Confirm(args) => arm::confirm(args, out),
         Command::Disarm(args) => arm::disarm(args, out),
     };
