@@ -8,6 +8,7 @@ pub mod break_glass;
 pub mod demo;
 mod effect;
 pub mod events;
+pub mod gate;
 #[cfg(test)]
 mod golden;
 pub mod incident;
@@ -15,6 +16,7 @@ pub mod isolate;
 pub mod limit;
 pub mod lockdown;
 pub mod manifest;
+mod observed;
 pub mod replay;
 mod replayed;
 pub mod run;
@@ -88,6 +90,8 @@ enum Command {
     Top(top::Args),
     /// Show what happened lately
     Events(events::Args),
+    /// Wait, and fail at once when kube-apiserver is not well: for roll-outs in phases
+    Gate(gate::Args),
     /// Contain one client now
     Isolate(isolate::Args),
     /// End an isolation
@@ -151,6 +155,7 @@ pub fn dispatch(
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
+        Command::Gate(args) => gate::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),
         Command::Release(args) => isolate::release(&args, out, err),
         Command::Isolations(args) => isolate::list(&args, out, err),

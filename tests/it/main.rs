@@ -32,6 +32,7 @@ mod refusal;
 mod replay;
 mod reset;
 mod reviews;
+mod rollout;
 mod rotation;
 mod simulate;
 mod spillway;

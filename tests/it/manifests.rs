@@ -10,7 +10,13 @@ use std::process::{Command, Output};
 use crate::spillway::{BINARY, CLUSTER};
 
 /// What is made for other programs than kube-apiserver, or is only a part of an object.
-const NOT_OBJECTS: &[&str] = &["deploy/monitoring/", "deploy/static-pod/kube-apiserver0", "deploy/sidecar/"];
+const NOT_OBJECTS: &[&str] = &[
+    "deploy/monitoring/",
+    "deploy/chaos/",
+    "deploy/rollout/",
+    "deploy/static-pod/kube-apiserver0",
+    "deploy/sidecar/",
+];
 
 /// What of a kubeadm cluster's kube-apiserver manifest a patch can meet.
 const KUBE_APISERVER: &str = "
