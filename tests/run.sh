@@ -72,6 +72,7 @@ service() {
     systemd-analyze security --offline=true --threshold=20 --no-pager "$unit" | tail -1
 }
 step "the systemd unit" service
+step "the drills" "${CARGO_TARGET_DIR:-target}/release/spillway" drill --all
 step "the demo, headless" "${CARGO_TARGET_DIR:-target}/release/spillway" demo --headless
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod break_glass;
 pub mod demo;
+pub mod drill;
 mod effect;
 pub mod events;
 pub mod gate;
@@ -74,6 +75,8 @@ enum Command {
     Validate(validate::Args),
     /// Play a telemetry storm without and with spillway, on this machine, no cluster needed
     Demo(demo::Args),
+    /// Break a modelled apiserver on purpose, and see whether spillway keeps its promises
+    Drill(drill::Args),
     /// Certificates for the emergency lane, and proof that it works
     BreakGlass(break_glass::Args),
     /// Is the record of who used the emergency lane whole?
@@ -147,6 +150,7 @@ pub fn dispatch(
             Err(_) => Ending::Failed,
         },
         Command::Demo(args) => demo::run(&args, out, err),
+        Command::Drill(args) => drill::run(&args, out, err),
         Command::Audit(args) => audit::run(&args, out, err),
         Command::BreakGlass(args) => break_glass::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
