@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::explained::Explain;
 use super::operations::Operations;
 use super::wire::{self, Isolate, Isolated, Isolations, LeverView, Moved, Problem, Release};
 use crate::telemetry::LocalPeer;
@@ -30,6 +31,9 @@ pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/clients", get(clients))
         .route("/v1/events", get(events))
+        .route("/v1/decisions", get(decisions))
+        .route("/v1/decisions/{id}", get(decision))
+        .route("/v1/explain", post(explain))
         .route("/v1/isolations", get(isolations).post(isolate))
         .route("/v1/isolations/release", post(release))
         .route("/v1/lockdown", post(lock))
@@ -56,6 +60,27 @@ async fn clients(State(operations): Shared, RawQuery(query): RawQuery) -> Respon
 async fn events(State(operations): Shared, RawQuery(query): RawQuery) -> Response {
     let after = value(query.as_deref(), "after=").and_then(|number| number.parse().ok());
     json(StatusCode::OK, &operations.events(after.unwrap_or(0)))
+}
+
+async fn decision(State(operations): Shared, Path(id): Path<String>) -> Response {
+    answered(operations.decision(&id))
+}
+
+async fn decisions(State(operations): Shared, RawQuery(query): RawQuery) -> Response {
+    let user = value(query.as_deref(), "user=");
+    let user = user.map(|user| percent_encoding::percent_decode_str(user).decode_utf8_lossy());
+    json(StatusCode::OK, &operations.decisions(user.as_deref()))
+}
+
+async fn explain(State(operations): Shared, body: Bytes) -> Response {
+    answered(read(&body).and_then(|request: Explain| operations.explain(&request)))
+}
+
+fn answered(answer: Result<impl Serialize, Problem>) -> Response {
+    match answer {
+        Ok(answer) => json(StatusCode::OK, &answer),
+        Err(problem) => refused(&problem),
+    }
 }
 
 /// The value behind `key=`.
@@ -127,7 +152,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 fn refused(problem: &Problem) -> Response {
     let status = match problem.code.as_str() {
         wire::code::PROTECTED => StatusCode::FORBIDDEN,
-        wire::code::NOT_IN_FORCE => StatusCode::NOT_FOUND,
+        wire::code::NOT_IN_FORCE | wire::code::NO_DECISION => StatusCode::NOT_FOUND,
         wire::code::AMBIGUOUS | wire::code::TOO_MANY => StatusCode::CONFLICT,
         wire::code::BUSY => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,

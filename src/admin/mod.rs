@@ -7,6 +7,7 @@
 
 mod api;
 mod bounded;
+pub mod explained;
 mod operations;
 mod socket;
 pub mod wire;

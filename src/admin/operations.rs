@@ -4,6 +4,7 @@
 
 use futures_util::future::BoxFuture;
 
+use super::explained::{DecisionLines, Explain, Explained};
 use super::wire::{
     Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, Release,
     Status,
@@ -18,6 +19,18 @@ pub trait Operations: Send + Sync {
     fn clients(&self, by: &str) -> Clients;
     /// What happened after an event of this number.
     fn events(&self, after: u64) -> Events;
+    /// Why a request was refused.
+    ///
+    /// # Errors
+    /// When nothing is kept under this id.
+    fn decision(&self, id: &str) -> Result<Explained, Problem>;
+    /// The latest refusals, perhaps of one user.
+    fn decisions(&self, user: Option<&str>) -> DecisionLines;
+    /// What would become of a request.
+    ///
+    /// # Errors
+    /// When it is none.
+    fn explain(&self, request: &Explain) -> Result<Explained, Problem>;
     /// What is isolated.
     fn isolations(&self) -> Vec<IsolationView>;
     /// Isolates, or says what would happen.

@@ -340,6 +340,10 @@ pub mod code {
     pub const STATE: &str = "SPW0555";
     /// The socket cannot be made.
     pub const SOCKET: &str = "SPW0556";
+    /// No refusal is kept under this id.
+    pub const NO_DECISION: &str = "SPW0780";
+    /// What is asked about is no request.
+    pub const NO_REQUEST: &str = "SPW0781";
     /// A confirmation is needed, and nobody can be asked.
     pub const CONFIRM: &str = "SPW0557";
 }

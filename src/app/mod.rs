@@ -8,6 +8,7 @@ mod chronicle;
 mod control;
 mod descriptors;
 mod expiry;
+pub mod explain;
 mod footprint;
 mod levers;
 mod lookout;
@@ -31,7 +32,7 @@ use self::descriptors::Plan;
 use self::levers::{AdminThread, Keeper};
 use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
-use crate::breakglass::{BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
+use crate::breakglass::{Audit, BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
 use crate::config::{self, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{Ceiling, Scheduler};
@@ -138,8 +139,10 @@ pub struct Running {
     addresses: Addresses,
     grace: Duration,
     control: Control,
-    /// Ends last: an operator may want to look at the end.
+    /// An operator may want to look at the end.
     admin: AdminThread,
+    /// Ends last: a lever may be pulled until the end.
+    audit: Audit,
 }
 
 impl Running {
@@ -153,6 +156,7 @@ impl Running {
     pub fn drain(self) {
         self.control.end(self.grace);
         drop(self.admin);
+        self.audit.close();
     }
 
     /// Waits for SIGTERM or SIGINT, then drains.
@@ -191,6 +195,8 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     // First of all, because every socket bound and every file read from here on takes one.
     let plan = Plan::make(proxy.limits.connections as usize)?;
     let prepared = prepare(proxy, policy, &plan)?;
+    let audit = open_audit(proxy)?;
+    prepared.keeper.write_down(audit.clone());
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
     let stats = ShardStats::default();
@@ -220,8 +226,12 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         let reserve = Reserve::new(Ceiling::new(settings::ceiling(settings), seed(), clock::now()));
         prepared.keeper.show_break_glass(Arc::clone(&reserve));
         let seats = Arc::clone(&reserve);
+        let (load, metrics) = (prepared.keeper.load(), Arc::clone(&prepared.shared.metrics));
         let surroundings = Surroundings {
-            metrics: prepared.shared.metrics.lane(),
+            metrics: metrics.lane(),
+            audit: audit.clone(),
+            bypassed: Arc::new(move || load.shown(clock::now())),
+            reloaded: Arc::new(move |worked| metrics.credential_reloaded("break_glass", worked)),
             occupancy: Arc::new(move || seats.seats()),
             upstream: proxy.upstreams.server.address.to_string(),
         };
@@ -229,12 +239,25 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         let factory = factory(&prepared.shared, entrance, &aside, &stats);
         control.keep_break_glass(lane.start(&drain, surroundings, factory)?);
     }
+    prepared.keeper.explain_with(Arc::clone(&prepared.shared));
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
     control.keep_server(server);
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
-    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin })
+    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, audit })
+}
+
+/// Not before everything else was read and bound: it starts a thread and writes a line.
+fn open_audit(proxy: &ProxyConfiguration) -> Result<Audit, StartError> {
+    let settings = settings::audit(proxy);
+    if settings.is_none() && proxy.break_glass.is_some() {
+        tracing::warn!(
+            "break-glass: no folder for the audit log: it goes to standard error alone, and nobody can verify it; \
+             set state.dir or breakGlass.audit.dir"
+        );
+    }
+    Audit::open(settings.as_ref()).map_err(StartError::Control)
 }
 
 fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> Result<Prepared, StartError> {
@@ -251,8 +274,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         .transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
-    let lane = break_glass.as_ref().map(BoundLane::files);
-    let watch = watched::all(proxy, &authenticator, serving, lane, upstream.rotation.clone(), &metrics);
+    let watch = watched::all(proxy, &authenticator, serving, upstream.rotation.clone(), &metrics);
     metrics.response_budget(policy.overload.memory.response_bytes);
     let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
@@ -271,6 +293,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         names: Arc::default(),
         levers: Arc::default(),
         recent: Arc::default(),
+        decisions: Arc::default(),
     });
     let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {

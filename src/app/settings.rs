@@ -190,15 +190,6 @@ pub(super) fn break_glass(
     proxy: &ProxyConfiguration,
     plan: &Plan,
 ) -> breakglass::Settings {
-    let state = proxy.state.as_ref().map(|state| state.dir.clone());
-    let folder = lane.audit.dir.clone().or_else(|| state.clone());
-    let audit = folder.map(|folder| breakglass::audit::Settings {
-        key_folder: state.clone().unwrap_or_else(|| folder.clone()),
-        folder,
-        rotate_bytes: u64::from(lane.audit.rotate_bytes),
-        host: host(),
-        config_hash: breakglass::audit::config_hash(&format!("{proxy:?}")),
-    });
     breakglass::Settings {
         deny_file: lane.deny_file.clone(),
         arming: match lane.arming {
@@ -212,8 +203,7 @@ pub(super) fn break_glass(
             longest: lane.grants.max_duration,
             cluster: lane.grants.cluster.clone(),
         },
-        state_folder: state,
-        audit,
+        state_folder: proxy.state.as_ref().map(|state| state.dir.clone()),
         on_use: lane.on_use.clone(),
         drill: lane.drill.as_ref().map(|drill| breakglass::Drill {
             certificate: Material::File(drill.cert_file.clone()),
@@ -226,6 +216,20 @@ pub(super) fn break_glass(
         groups: lane.groups.clone(),
         connections: plan.break_glass,
     }
+}
+
+/// Where it is written down what was done through the break-glass lane and by levers: without a lane, levers alone.
+pub(super) fn audit(proxy: &ProxyConfiguration) -> Option<breakglass::audit::Settings> {
+    let state = proxy.state.as_ref().map(|state| state.dir.clone());
+    let audit = proxy.break_glass.as_ref().map(|lane| lane.audit.clone()).unwrap_or_default();
+    let folder = audit.dir.or_else(|| state.clone())?;
+    Some(breakglass::audit::Settings {
+        key_folder: state.unwrap_or_else(|| folder.clone()),
+        folder,
+        rotate_bytes: u64::from(audit.rotate_bytes),
+        host: host(),
+        config_hash: breakglass::audit::config_hash(&format!("{proxy:?}")),
+    })
 }
 
 /// The node's name, for records that are read beside those of others.

@@ -1,7 +1,7 @@
 //! Which files does a running proxy follow, and what does each change?
 //!
-//! One entry for each thing that is swapped as a whole. What is not here needs a restart: the apiserver's CA and the
-//! configuration itself.
+//! One entry for each thing that is swapped as a whole. The files of break-glass are followed by a thread of the lane itself.
+//! What is nowhere needs a restart: the apiserver's CA and the configuration itself.
 
 use std::sync::Arc;
 
@@ -9,7 +9,6 @@ use super::expiry::Expiries;
 use super::reload::Watch;
 use super::{StartError, settings};
 use crate::authn::{Authenticator, Material};
-use crate::breakglass::Files;
 use crate::config::{JwtKeys, ProxyConfiguration};
 use crate::server::Tls;
 use crate::telemetry::Metrics;
@@ -20,7 +19,6 @@ pub(super) fn all(
     proxy: &ProxyConfiguration,
     authenticator: &Arc<Authenticator>,
     serving: Vec<Arc<Tls>>,
-    break_glass: Option<Files>,
     rotation: Option<Rotation>,
     metrics: &Arc<Metrics>,
 ) -> Watch {
@@ -50,10 +48,6 @@ pub(super) fn all(
         let authority = authenticator.authority();
         let files = [listener.tls.cert_file.clone(), listener.tls.key_file.clone()];
         watch.add("serving", files, move || tls.reload(&settings, Arc::clone(&authority)));
-    }
-    if let (Some(lane), Some(files)) = (&proxy.break_glass, break_glass) {
-        let watched = [lane.tls.cert_file.clone(), lane.tls.key_file.clone(), lane.client_ca_file.clone()];
-        watch.add("break_glass", watched, move || files.reload());
     }
     if let (Some(files), Some(rotation)) = (&proxy.upstreams.forward_identity.front_proxy, rotation) {
         let (watched, files) = ([files.cert_file.clone(), files.key_file.clone()], files.clone());

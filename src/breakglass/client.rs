@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -32,6 +32,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+const JSON: &str = "application/json";
 
 /// How far it got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct Target {
 pub struct Answer {
     /// HTTP status.
     pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
     /// Name resolution and TCP.
@@ -155,6 +159,20 @@ impl Target {
     /// # Errors
     /// When there is no answer.
     pub async fn ask(&self, method: Method, path: &str, body: &str) -> Result<Answer, ClientError> {
+        self.ask_as(method, path, body, JSON).await
+    }
+
+    /// The same with a body of another type.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn ask_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: &str,
+        content_type: &'static str,
+    ) -> Result<Answer, ClientError> {
         let begun = clock::now();
         let tcp = timeout(CONNECT, TcpStream::connect((self.host.as_str(), self.port)))
             .await
@@ -167,27 +185,28 @@ impl Target {
             .map_err(|_| fail(Stage::Tls, format!("no TLS handshake within {CONNECT:?}")))?
             .map_err(|error| fail(Stage::Tls, error))?;
         let secured = clock::now();
-        let request = self.request(method, path, body)?;
+        let request = self.request(method, path, body, content_type)?;
         let exchange = async {
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(|error| fail(Stage::Request, error))?;
             // It ends with the sender; what goes wrong is told to the sender.
             let driver = tokio::spawn(connection);
             let response = sender.send_request(request).await.map_err(|error| fail(Stage::Request, error))?;
-            let status = response.status();
+            let (status, headers) = (response.status(), response.headers().clone());
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
                 .collect()
                 .await
                 .map_err(|error| fail(Stage::Request, error))?
                 .to_bytes();
             driver.abort();
-            Ok((status, body))
+            Ok((status, headers, body))
         };
-        let (status, body) = timeout(ANSWER, exchange)
+        let (status, headers, body) = timeout(ANSWER, exchange)
             .await
             .map_err(|_| fail(Stage::Request, format!("no answer within {ANSWER:?}")))??;
         Ok(Answer {
             status,
+            headers,
             body,
             connect: connected.since(begun),
             tls: secured.since(connected),
@@ -195,7 +214,13 @@ impl Target {
         })
     }
 
-    fn request(&self, method: Method, path: &str, body: &str) -> Result<Request<Full<Bytes>>, ClientError> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: &str,
+        content_type: &'static str,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
         let mut request = Request::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|_| fail(Stage::Request, "the path is not one"))?;
@@ -206,9 +231,10 @@ impl Target {
             header::USER_AGENT,
             HeaderValue::from_static(concat!("spillway/", env!("CARGO_PKG_VERSION"))),
         );
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        // The log of a container is no JSON, and kube-apiserver refuses to call it that.
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*"));
         if !body.is_empty() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         Ok(request)
     }

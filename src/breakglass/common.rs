@@ -32,8 +32,17 @@ const SESSION_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// People who are remembered to be at work.
 const SESSIONS_MAX: usize = 256;
 
+/// The reason of who cannot be armed because too many are.
+pub(super) const ARMING_FULL: &str = "arming_full";
+
 /// Seats of the lane's ceiling that are in use, of how many.
 pub type Occupancy = Arc<dyn Fn() -> (u32, u32) + Send + Sync>;
+
+/// What the lane goes past at this moment, as it is written down.
+pub type Bypassed = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Is told how reading changed certificates went.
+pub type Reloaded = Arc<dyn Fn(bool) + Send + Sync>;
 
 /// See the top of the file.
 pub(super) struct Common {
@@ -45,6 +54,8 @@ pub(super) struct Common {
     pub(super) metrics: Arc<LaneMetrics>,
     pub(super) occupancy: Occupancy,
     pub(super) upstream: String,
+    pub(super) bypassed: Bypassed,
+    pub(super) reloaded: Reloaded,
     pub(super) wake: Wake,
     pub(super) grants: Trust,
     denied: ArcSwap<DenyList>,
@@ -55,17 +66,17 @@ impl Common {
     pub(super) fn new(
         rules: Rules,
         attempts: Arc<Mutex<Attempts>>,
-        (arming, grants): (Arming, Trust),
-        audit: Audit,
+        arming: Arming,
+        grants: Trust,
         alerts: Alerts,
         wake: Wake,
         surroundings: super::Surroundings,
     ) -> Self {
-        let super::Surroundings { metrics, occupancy, upstream, .. } = surroundings;
+        let super::Surroundings { metrics, occupancy, upstream, audit, bypassed, reloaded } = surroundings;
         for refusal in Refusal::ALL {
             metrics.may_refuse(refusal.as_str());
         }
-        for reason in Flaw::REASONS.into_iter().chain([present::SAME_PERSON, present::FULL]) {
+        for reason in Flaw::REASONS.into_iter().chain([present::SAME_PERSON, ARMING_FULL]) {
             metrics.may_refuse(reason);
         }
         metrics.armed(arming.grants(clock::now()).len());
@@ -78,6 +89,8 @@ impl Common {
             metrics,
             occupancy,
             upstream,
+            bypassed,
+            reloaded,
             wake,
             grants,
             denied: ArcSwap::default(),
@@ -163,6 +176,7 @@ impl Common {
             figures.failing.load(Ordering::Relaxed),
             figures.lost.load(Ordering::Relaxed),
         );
+        self.metrics.audit_cut(figures.cut.load(Ordering::Relaxed));
     }
 }
 

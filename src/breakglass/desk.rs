@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::arming::{ArmError, Armed, Grant, Person, Wish};
-use super::common::{Common, of_grant};
+use super::common::{ARMING_FULL, Common, of_grant};
 use super::present::{self, GrantRequest};
 use crate::clock;
 use crate::server::{self, ServerBody};
@@ -99,7 +99,7 @@ fn arm(
             tell_waiting(common, facts, person, &wish);
             answer(StatusCode::ACCEPTED, &json!({ "waiting": true, "message": wants_second(&person.user) }))
         }
-        Err(error) => refused(error),
+        Err(error) => refused(common, error),
     }
 }
 
@@ -116,7 +116,7 @@ fn confirm(
             tell_armed(common, facts, &grant, now);
             answer(StatusCode::OK, &json!({ "armed": shown(&grant, now) }))
         }
-        Err(error) => refused(error),
+        Err(error) => refused(common, error),
     }
 }
 
@@ -201,7 +201,10 @@ pub(super) fn wants_second(user: &str) -> String {
     )
 }
 
-fn refused(error: ArmError) -> Response<ServerBody> {
+fn refused(common: &Common, error: ArmError) -> Response<ServerBody> {
+    if error == ArmError::Full {
+        common.metrics.refused(ARMING_FULL);
+    }
     let (status, reason) = match error {
         ArmError::Reason | ArmError::Ticket | ArmError::Length => (StatusCode::BAD_REQUEST, "BadRequest"),
         ArmError::NobodyWaits => (StatusCode::NOT_FOUND, "NotFound"),

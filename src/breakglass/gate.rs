@@ -20,6 +20,7 @@ use super::authority::Bearer;
 use super::check::{self, Refusal};
 use super::common::{Common, actor, of_grant};
 use super::desk::{self, PREFIX};
+use super::metered::{self, After};
 use super::present::{self, Refused};
 use super::shown::{self, Shown};
 use crate::clock;
@@ -106,10 +107,12 @@ async fn serve(
     }
     let mut record = Record { facts, common: Arc::clone(&common), arrived: now, done: false };
     record.begin(bearer, &shown, grant.as_ref());
+    let declared = metered::declared(request.headers());
     let response = inside.handle(connection, request).await;
     let id = response.headers().get(AUDIT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let after = After::of(&record.facts, &common.audit, bearer, (now, declared), &response, id.as_ref());
     record.end(response.status(), id).await;
-    response
+    metered::follow(response, after)
 }
 
 /// The grant under which a person comes in, if one is needed; else what to tell them.
@@ -261,6 +264,7 @@ impl Record {
         self.facts.insert("upstream".to_owned(), self.common.upstream.as_str().into());
         let (used, limit) = (self.common.occupancy)();
         self.facts.insert("lane_seats".to_owned(), json!({ "in_use": used, "limit": limit }));
+        self.facts.insert("bypassed".to_owned(), (self.common.bypassed)());
         if bearer == Bearer::Person && self.common.begins(shown, now) {
             self.common.metrics.session();
             let source = self.facts.get("source").and_then(Value::as_str).unwrap_or_default();
@@ -326,6 +330,7 @@ fn facts_of(
         ("actor".to_owned(), shown.map_or(Value::Null, actor)),
         ("source".to_owned(), connection.peer.to_string().into()),
         ("conn_id".to_owned(), connection.id.into()),
+        ("tls".to_owned(), json!({ "version": connection.session.0, "cipher": connection.session.1 })),
         ("method".to_owned(), request.method().as_str().into()),
         ("path".to_owned(), cut(raw, PATH_BYTES_MAX).into()),
         ("user_agent".to_owned(), header(USER_AGENT.as_str()).unwrap_or(Value::Null)),

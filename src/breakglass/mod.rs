@@ -24,6 +24,7 @@ mod gate;
 mod grant;
 mod kubeconfig;
 mod ledger;
+mod metered;
 mod paseto;
 mod passphrase;
 mod present;
@@ -58,7 +59,7 @@ pub use self::authority::{
     Authority, Bearer, Founded, IssueError, Issued, Order, TTL_MAX, UNIT, UNIT_DRILL, found,
 };
 pub use self::client::{Answer, ClientError, Stage, Target};
-pub use self::common::Occupancy;
+pub use self::common::{Bypassed, Occupancy, Reloaded};
 pub use self::deny::DenyList;
 pub use self::grant::{GrantError, GrantKey, GrantOrder, SignedGrant, check_public_keys};
 pub use self::kubeconfig::{
@@ -69,7 +70,9 @@ pub use self::ledger::{
 };
 pub use self::passphrase::{Passphrase, SealError};
 pub use self::probe::Drill;
-pub use self::shown::{Shown, duration as show_duration, parse_time, time as show_time};
+pub use self::shown::{
+    Shown, duration as show_duration, parse_time, time as show_time, time_millis as show_time_millis,
+};
 pub use self::trust::GrantSettings;
 
 use self::alert::Alerts;
@@ -113,8 +116,6 @@ pub struct Settings {
     pub grants: GrantSettings,
     /// Where who is armed is kept over a restart.
     pub state_folder: Option<PathBuf>,
-    /// Where the audit log is written; without it, to standard error alone.
-    pub audit: Option<audit::Settings>,
     /// The command that is told of each use, and its arguments; empty: none.
     pub on_use: Vec<String>,
     /// The self-probe's certificate; without it there is no self-probe.
@@ -130,6 +131,12 @@ pub struct Surroundings {
     pub occupancy: Occupancy,
     /// What the audit log calls kube-apiserver.
     pub upstream: String,
+    /// Who did what is written down here. Whoever opened it closes it.
+    pub audit: Audit,
+    /// How everybody else fares, for the record of what the lane went past. It must not wait for anything.
+    pub bypassed: Bypassed,
+    /// Is told that changed certificates were read, and whether they could be used.
+    pub reloaded: Reloaded,
 }
 
 /// Reads the files of a lane anew.
@@ -163,7 +170,7 @@ pub struct BoundLane {
 
 /// What of a lane comes from files, and can be read anew while it is open. Clones are of the same lane.
 #[derive(Clone)]
-pub struct Files {
+struct Files {
     settings: Settings,
     tls: Arc<Tls>,
     authority: Arc<ClientAuthority>,
@@ -173,8 +180,6 @@ pub struct Files {
 pub struct Lane {
     server: Server,
     address: SocketAddr,
-    files: Files,
-    audit: Audit,
     /// Ends the self-probe when it is dropped.
     _probe: Option<oneshot::Sender<()>>,
 }
@@ -185,7 +190,7 @@ impl Files {
     ///
     /// # Errors
     /// A file is not usable.
-    pub fn reload(&self) -> Result<(), LaneError> {
+    fn reload(&self) -> Result<(), LaneError> {
         // First what is refused as a whole, so that nothing changes by half.
         ClientAuthority::from_pem(&self.settings.client_ca, Credential::BreakGlass)?;
         self.tls.reload(&serving(&self.settings), Arc::clone(&self.authority))?;
@@ -226,18 +231,9 @@ impl Lane {
         self.server.tallies()
     }
 
-    /// What of it comes from files.
-    #[must_use]
-    pub fn files(&self) -> Files {
-        self.files.clone()
-    }
-
-    /// Ends the lane; see [`Server::close`]. Its last audit record is written then.
+    /// Ends the lane; see [`Server::close`].
     pub async fn close(self, grace: Duration) {
-        let Self { server, audit, .. } = self;
-        server.close(grace).await;
-        // It waits for a disk, but not for long; it fails only by a panic, which was reported where it happened.
-        let _ = tokio::task::spawn_blocking(move || audit.close()).await;
+        self.server.close(grace).await;
     }
 }
 
@@ -246,12 +242,6 @@ impl BoundLane {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.listener.address()
-    }
-
-    /// What of it comes from files.
-    #[must_use]
-    pub fn files(&self) -> Files {
-        self.files.clone()
     }
 
     /// Starts the lane's threads. The handler that `factory` makes sees only requests of verified
@@ -268,36 +258,21 @@ impl BoundLane {
         let Self { listener, files, attempts, grants, settings } = self;
         let address = listener.address();
         let failed = |error| StartError::new(NAME, error);
-        let audit = match &settings.audit {
-            Some(settings) => Audit::start(settings).map_err(failed)?,
-            None => {
-                tracing::warn!(
-                    "break-glass: no folder for the audit log: it goes to standard error alone, and nobody can verify it; \
-                     set state.dir or breakGlass.audit.dir"
-                );
-                Audit::to_standard_error()
-            }
-        };
         let alerts = Alerts::start(&settings.on_use, Arc::clone(&surroundings.metrics)).map_err(failed)?;
         let mut arming = Arming::new(settings.arming).only_signed(settings.grants.required);
         if let Some(folder) = &settings.state_folder {
-            arming.recall(watch::read(folder, clock::wall()), clock::now(), clock::wall());
+            let kept = watch::read(folder, clock::wall());
+            if kept.is_none() {
+                surroundings.metrics.reload_failed("armed");
+            }
+            arming.recall(kept.unwrap_or_default(), clock::now(), clock::wall());
         }
         let (wake, rung) = bell();
         let rules = Rules { groups: settings.groups.clone() };
         let metrics = Arc::clone(&surroundings.metrics);
-        let common = Arc::new(Common::new(
-            rules,
-            attempts,
-            (arming, grants),
-            audit.clone(),
-            alerts,
-            wake,
-            surroundings,
-        ));
+        let common = Arc::new(Common::new(rules, attempts, arming, grants, alerts, wake, surroundings));
         let probe = start_probe(address, &settings, metrics).map_err(failed)?;
-        let changed = files.clone();
-        let reload: Reload = Box::new(move || changed.reload());
+        let reload: Reload = Box::new(move || files.reload());
         let mut watch = Watch::new(Arc::clone(&common), settings, reload);
         // Whoever is revoked never gets in, not even in the first second.
         watch.look_at_deny_list();
@@ -310,7 +285,7 @@ impl BoundLane {
             Arc::new(Gate { inside: factory(context), common: Arc::clone(&common) })
         });
         let server = Server::start(threads, vec![listener], drain, &gated)?;
-        Ok(Lane { server, address, files, audit, _probe: probe })
+        Ok(Lane { server, address, _probe: probe })
     }
 }
 

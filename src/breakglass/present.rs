@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::arming::{ArmError, Grant, Person};
-use super::common::Common;
+use super::common::{ARMING_FULL, Common};
 use super::desk::tell_armed;
 use super::grant;
 use crate::clock;
@@ -20,8 +20,6 @@ use crate::units::Instant;
 pub(super) const GRANT: &str = "spillway-grant";
 /// The metric's word for one person who would be two.
 pub(super) const SAME_PERSON: &str = "grant_same_person";
-/// And for a full table.
-pub(super) const FULL: &str = "grant_no_place";
 
 /// The body of `POST /spillway/grant`.
 #[derive(Deserialize)]
@@ -54,7 +52,7 @@ pub(super) fn present(
     let armed = arming.arm_signed(person, good, now);
     drop(arming);
     let armed = armed.map_err(|error| {
-        let reason = if error == ArmError::SamePerson { SAME_PERSON } else { FULL };
+        let reason = if error == ArmError::SamePerson { SAME_PERSON } else { ARMING_FULL };
         Refused { reason, message: error.to_string() }
     })?;
     // A client that sends it with every request arms once.

@@ -107,7 +107,7 @@ pub fn time(at: SystemTime) -> String {
 
 /// `2026-11-25T14:03:11.042Z`.
 #[must_use]
-pub(super) fn time_millis(at: SystemTime) -> String {
+pub fn time_millis(at: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     OffsetDateTime::from(at).format(&format).unwrap_or_else(|_| "a time out of range".to_owned())
 }

@@ -65,18 +65,21 @@ fn open_with(change: impl FnOnce(&mut Settings, &Authority, &std::path::Path)) -
         arming: ArmMode::Open,
         grants: GrantSettings::default(),
         state_folder: Some(folder.path().join("state")),
-        audit: Some(audit::Settings {
-            folder: folder.path().join("audit"),
-            key_folder: folder.path().join("state"),
-            rotate_bytes: 1 << 20,
-            host: "cp-1".into(),
-            config_hash: "0123".into(),
-        }),
         on_use: vec![],
         drill: None,
     };
     change(&mut settings, &people, folder.path());
+    let audit = audit::Settings {
+        folder: folder.path().join("audit"),
+        key_folder: settings.state_folder.clone().unwrap(),
+        rotate_bytes: 1 << 20,
+        host: "cp-1".into(),
+        config_hash: "0123".into(),
+    };
     let surroundings = Surroundings {
+        audit: Audit::start(&audit).unwrap(),
+        bypassed: Arc::new(|| json!({ "state": "brown", "limit": 40 })),
+        reloaded: Arc::new(|_| ()),
         metrics: Metrics::new().unwrap().lane(),
         occupancy: Arc::new(|| (1, 16)),
         upstream: "127.0.0.1:6443".into(),
@@ -253,11 +256,28 @@ async fn two_people_open_the_lane_and_every_step_is_in_the_log() {
     );
     assert_eq!(opened.post(&bob, "/spillway/confirm", &json!({ "user": "ada" })).await.0, StatusCode::OK);
     assert_eq!(opened.ask(Some(&ada), get("/api/v1/nodes?limit=5")).await.0, StatusCode::OK);
-    let records = opened.records();
+    // How long the answer was is known, and written, after it.
+    let records = within(Box::pin(async {
+        loop {
+            let records = opened.records();
+            if records.len() >= 8 {
+                break records;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }))
+    .await;
     let events: Vec<&str> = records.iter().filter_map(|record| record["event"].as_str()).collect();
-    assert_eq!(events, ["start", "checkpoint", "arm-wanted", "checkpoint", "arm", "checkpoint", "use"]);
+    assert_eq!(
+        events,
+        ["start", "checkpoint", "arm-wanted", "checkpoint", "arm", "checkpoint", "use", "end"]
+    );
     let seqs: Vec<u64> = records.iter().filter_map(|record| record["seq"].as_u64()).collect();
-    assert_eq!(seqs, (1..=7).collect::<Vec<u64>>());
+    assert_eq!(seqs, (1..=8).collect::<Vec<u64>>());
+    let end = &records[7];
+    assert_eq!(end["bytes"], json!({ "in": null, "out": "ada break_glass false".len() }));
+    assert_eq!((end["outcome"].as_str(), end["actor"]["user"].as_str()), (Some("complete"), Some("ada")));
+    assert_eq!(end["conn_id"], records[6]["conn_id"]);
     let (arm, used) = (&records[4], &records[6]);
     assert_eq!(
         (arm["actor"]["user"].as_str(), arm["second_actor"]["user"].as_str()),
@@ -267,6 +287,9 @@ async fn two_people_open_the_lane_and_every_step_is_in_the_log() {
     assert_eq!(used["class"]["resource"], "nodes");
     assert_eq!((used["status"].as_u64(), used["path"].as_str()), (Some(200), Some("/api/v1/nodes?limit=5")));
     assert_eq!(used["lane_seats"]["limit"], 16);
+    assert_eq!(used["bypassed"], json!({ "state": "brown", "limit": 40 }));
+    assert_eq!(used["tls"]["version"], "TLS1.3", "{used}");
+    assert!(used["tls"]["cipher"].as_str().is_some_and(|name| name.starts_with("TLS13_")), "{used}");
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! What changes under the lane while it runs?
 //!
 //! One thread looks at files, so that the lane's own never touches a disk: the deny list every second; certificate, key
-//! and client CA every five, taken over when they changed and are good, else the old ones stay and it is said; and once a
-//! minute how long certificates are still good. It also ends grants whose time is over and keeps them over a restart.
+//! and client CA as well, taken over once a change has settled and is good, else the old ones stay and it is said; and
+//! once a minute how long certificates are still good. It is the only one that follows them: the thread that follows
+//! everybody else's files may hang with one of those. It also ends grants whose time is over and keeps them over a restart.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -25,9 +26,9 @@ use crate::authn::Material;
 use crate::clock;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Every so many ticks certificates are compared.
-const CERTIFICATES_EVERY: u64 = 5;
-/// Every so many ticks their ends are looked at.
+/// Every so many ticks the keys of grants are read.
+const GRANT_KEYS_EVERY: u64 = 5;
+/// Every so many ticks the ends of certificates are looked at.
 const EXPIRY_EVERY: u64 = 60;
 /// Bytes of the state file that are believed.
 const STATE_BYTES_MAX: u64 = 256 << 10;
@@ -59,7 +60,9 @@ pub(super) struct Watch {
     reload: Reload,
     deny_seen: Option<(i64, i64, u64, u64)>,
     deny_failing: bool,
+    /// What was looked at last, and what was tried last: a change is read once it stands still.
     files_seen: Option<Vec<u8>>,
+    files_tried: Option<Vec<u8>>,
     expiry: Expiry,
     state_failing: bool,
 }
@@ -73,6 +76,7 @@ impl Watch {
             reload,
             deny_seen: None,
             deny_failing: false,
+            files_tried: files_seen.clone(),
             files_seen,
             expiry: Expiry::default(),
             state_failing: false,
@@ -83,8 +87,8 @@ impl Watch {
     pub(super) fn run(mut self, rung: &Receiver<()>) {
         for tick in 0_u64.. {
             self.look_at_deny_list();
-            if tick % CERTIFICATES_EVERY == 0 {
-                self.look_at_certificates();
+            self.look_at_certificates();
+            if tick % GRANT_KEYS_EVERY == 0 {
                 self.look_at_grant_keys();
             }
             if tick % EXPIRY_EVERY == 0 {
@@ -139,16 +143,19 @@ impl Watch {
 
     fn look_at_certificates(&mut self) {
         let now = fingerprint(&self.settings);
-        if now.is_none() || now == self.files_seen {
+        let still = now == self.files_seen;
+        self.files_seen.clone_from(&now);
+        if now.is_none() || !still || now == self.files_tried {
             return;
         }
         // Tried once for each content: a half-written pair is tried again when it is whole.
-        self.files_seen = now;
-        match (self.reload)() {
+        self.files_tried = now;
+        let read = (self.reload)();
+        (self.common.reloaded)(read.is_ok());
+        match read {
             Ok(()) => tracing::info!("break-glass: certificate, key and client CA were read anew"),
             Err(error) => {
                 tracing::error!(%error, "break-glass: the new files cannot be used; the old ones stay in force");
-                self.common.metrics.reload_failed("certificates");
             }
         }
     }
@@ -229,8 +236,8 @@ pub(super) fn write(folder: &Path, grants: Vec<Kept>) -> io::Result<()> {
     fs::rename(new, folder.join(STATE))
 }
 
-/// Who was armed before the restart; nobody when the file is not intact, which is said.
-pub(super) fn read(folder: &Path, now: SystemTime) -> Vec<Kept> {
+/// Who was armed before the restart; nothing when the file is not intact, which is said.
+pub(super) fn read(folder: &Path, now: SystemTime) -> Option<Vec<Kept>> {
     let path = folder.join(STATE);
     let distrust = |why: String| {
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -242,11 +249,11 @@ pub(super) fn read(folder: &Path, now: SystemTime) -> Vec<Kept> {
             why,
             "break-glass: the file of who is armed is not intact: it was set aside, and nobody is armed"
         );
-        vec![]
+        None
     };
     let bytes = match read_bounded(&path, STATE_BYTES_MAX) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return vec![],
+        Err(error) if error.kind() == ErrorKind::NotFound => return Some(vec![]),
         Err(error) => return distrust(error.to_string()),
     };
     match serde_json::from_slice::<State>(&bytes) {
@@ -254,7 +261,7 @@ pub(super) fn read(folder: &Path, now: SystemTime) -> Vec<Kept> {
         Ok(state) if checksum(&state.grants).ok().as_ref() != Some(&state.sha256) => {
             distrust("its checksum does not fit".to_owned())
         }
-        Ok(state) => state.grants,
+        Ok(state) => Some(state.grants),
         Err(error) => distrust(error.to_string()),
     }
 }
@@ -278,17 +285,21 @@ mod tests {
     fn an_intact_file_is_believed_and_any_other_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), grants()).unwrap();
-        assert_eq!(read(folder.path(), SystemTime::UNIX_EPOCH), grants());
+        assert_eq!(read(folder.path(), SystemTime::UNIX_EPOCH), Some(grants()));
         let path = folder.path().join(STATE);
         let text = fs::read_to_string(&path).unwrap();
-        for broken in
-            [text.replace("600", "900"), text[..text.len() / 2].to_owned(), text.replace(":1,", ":2,")]
-        {
+        let too_long = " ".repeat(usize::try_from(STATE_BYTES_MAX).unwrap()) + &text;
+        for broken in [
+            text.replace("600", "900"),
+            text[..text.len() / 2].to_owned(),
+            text.replace(":1,", ":2,"),
+            too_long,
+        ] {
             assert_ne!(broken, text);
             fs::write(&path, broken).unwrap();
-            assert!(read(folder.path(), SystemTime::UNIX_EPOCH).is_empty());
+            assert_eq!(read(folder.path(), SystemTime::UNIX_EPOCH), None);
             assert!(!path.exists(), "it was set aside");
         }
-        assert!(read(folder.path(), SystemTime::UNIX_EPOCH).is_empty());
+        assert_eq!(read(folder.path(), SystemTime::UNIX_EPOCH), Some(vec![]), "nobody was ever armed");
     }
 }

@@ -13,7 +13,7 @@ use super::Ending;
 use super::break_glass::Output;
 use crate::breakglass::audit::{Head, Question, Verdict, parse_public_key, verify};
 
-/// The break-glass lane's audit log.
+/// The log of what was done through the break-glass lane and by levers.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -108,7 +108,7 @@ fn report(verdict: &Verdict) -> Value {
         "whole": verdict.is_whole(), "last": verdict.last, "files": files, "findings": findings,
         "moreFindings": verdict.more, "head": head(verdict),
         "checkpoints": { "found": verdict.checkpoints.0, "verified": verdict.checkpoints.1 },
-        "recordsBehindCheckpoint": verdict.behind_checkpoint,
+        "recordsBehindCheckpoint": verdict.behind_checkpoint, "events": verdict.events,
     })
 }
 
@@ -117,6 +117,11 @@ fn table(verdict: &Verdict, with_key: bool) -> String {
     for file in &verdict.files {
         let (records, first, last) = (file.records, file.first, file.last);
         text.push_str(&format!("{records:>9}  {first:>10}  {last:>10}  {}\n", file.file.display()));
+    }
+    let events: Vec<String> =
+        verdict.events.iter().map(|(event, count)| format!("{count} {event}")).collect();
+    if !events.is_empty() {
+        text.push_str(&format!("records: {}\n", events.join(", ")));
     }
     for found in &verdict.findings {
         let place = match found.line {

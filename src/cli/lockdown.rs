@@ -89,7 +89,7 @@ fn lockdown(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<End
 }
 
 /// What it would cost, by what is served now.
-fn loss(status: &Status) -> String {
+pub(super) fn loss(status: &Status) -> String {
     let lost: f64 = status
         .lanes
         .iter()

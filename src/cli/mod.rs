@@ -9,9 +9,11 @@ pub mod demo;
 pub mod drill;
 mod effect;
 pub mod events;
+pub mod explain;
 pub mod gate;
 #[cfg(test)]
 mod golden;
+mod help;
 pub mod incident;
 pub mod isolate;
 pub mod limit;
@@ -21,6 +23,7 @@ mod observed;
 pub mod replay;
 mod replayed;
 pub mod run;
+pub mod shell;
 mod shown;
 pub mod simulate;
 mod simulate_report;
@@ -34,7 +37,7 @@ pub mod validate;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::Colour;
 
@@ -61,7 +64,9 @@ pub enum Ending {
 /// A guard in front of kube-apiserver: operators keep access, telemetry is shed first.
 #[derive(Debug, Parser)]
 #[command(name = "spillway", version, max_term_width = 100)]
-#[command(after_help = "In an incident: spillway help incident")]
+#[command(after_help = "\
+In an incident: spillway help incident
+A code, a reason or an alert: spillway help SPW0204, help identity_rate, help topics")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -93,6 +98,8 @@ enum Command {
     Top(top::Args),
     /// Show what happened lately
     Events(events::Args),
+    /// Why was this refused, and what would become of that request?
+    Explain(explain::Args),
     /// Wait, and fail at once when kube-apiserver is not well: for roll-outs in phases
     Gate(gate::Args),
     /// Contain one client now
@@ -105,6 +112,12 @@ enum Command {
     Lockdown(lockdown::Args),
     /// Show, bound or fix the limit L
     Limit(limit::Args),
+    /// Print a completion script for bash, zsh or fish
+    Completion(shell::CompletionArgs),
+    /// Print or write manual pages
+    Man(shell::ManArgs),
+    /// Print the version
+    Version(shell::VersionArgs),
 }
 
 /// How a result is printed.
@@ -123,13 +136,13 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> Ending {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // clap's own help knows commands alone, and this page must be found by whoever types what the page itself says.
+    // clap's own help knows commands alone, and not what a code or an alert means.
     if arguments.get(1).is_some_and(|word| word == "help")
-        && arguments.get(2).is_some_and(|word| word == "incident")
+        && let Some(ending) = help::page(&arguments[2..], out, err)
     {
-        return incident::print(out);
+        return ending;
     }
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(message) => {
             // clap colours by itself, and knows that --help is not an error.
@@ -139,9 +152,23 @@ pub fn dispatch(
             return ending;
         }
     };
+    execute(cli.command, out, err)
+}
+
+/// Reads the command line. Called as `kubectl-spillway` it is a plugin, and its help says what is typed then.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let called = arguments.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
+    let mut command = Cli::command();
+    if called.is_some_and(|name| name == "kubectl-spillway") {
+        command = command.bin_name("kubectl spillway");
+    }
+    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let colour = if terminal { Colour::Always } else { Colour::Never };
-    match cli.command {
+    match command {
         Command::Run(args) => run::run(&args, out, err, colour),
         Command::Validate(args) => match validate::run(&args, out, err, colour) {
             Ok(validate::VALID) => Ending::Fine,
@@ -159,12 +186,16 @@ pub fn dispatch(
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
+        Command::Explain(args) => explain::run(&args, out, err),
         Command::Gate(args) => gate::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),
         Command::Release(args) => isolate::release(&args, out, err),
         Command::Isolations(args) => isolate::list(&args, out, err),
         Command::Lockdown(args) => lockdown::run(&args, out, err),
         Command::Limit(args) => limit::run(&args, out, err),
+        Command::Completion(args) => shell::completion(&args, out),
+        Command::Man(args) => shell::man(&args, out, err),
+        Command::Version(args) => shell::version(&args, out, err),
     }
 }
 

@@ -105,7 +105,9 @@ impl Where {
             return Err(self.garbled(&format!("status {status}")));
         }
         let ending = match problem.code.as_str() {
-            code::REASON | code::TTL | code::TARGET | code::ACTION | code::SEATS => Ending::Usage,
+            code::REASON | code::TTL | code::TARGET | code::ACTION | code::SEATS | code::NO_REQUEST => {
+                Ending::Usage
+            }
             code::BUSY => Ending::TimedOut,
             _ => Ending::Failed,
         };

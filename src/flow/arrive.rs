@@ -151,7 +151,7 @@ impl Scheduler {
     }
 
     /// The request with its estimate.
-    fn slot(&self, now: Instant, arrival: &Arrival) -> Slot {
+    pub(super) fn slot(&self, now: Instant, arrival: &Arrival) -> Slot {
         if arrival.exempt {
             return Slot { seats: Seats::ZERO, ..Slot::new(arrival, Account::Exempt, now) };
         }
@@ -215,7 +215,7 @@ impl Scheduler {
     }
 
     /// Why nobody more may wait: of the low lanes it is overload, not a queue that is too short.
-    fn full(&self, lane: Lane) -> Reason {
+    pub(super) fn full(&self, lane: Lane) -> Reason {
         match self.settings.lanes[lane.index()].queue_limit {
             0 => self.shortage(),
             _ => Reason::QueueFull,
@@ -223,7 +223,7 @@ impl Scheduler {
     }
 
     /// Why a lane is closed.
-    fn closed(&self) -> Reason {
+    pub(super) fn closed(&self) -> Reason {
         match self.recovery.state() {
             State::Red => Reason::OverloadLevel,
             _ => Reason::UpstreamUnavailable,
@@ -231,7 +231,7 @@ impl Scheduler {
     }
 
     /// Why there are no seats.
-    fn shortage(&self) -> Reason {
+    pub(super) fn shortage(&self) -> Reason {
         match self.recovery.state() {
             State::Normal => Reason::LaneConcurrency,
             State::Brown | State::Red => Reason::OverloadLevel,
@@ -293,7 +293,7 @@ impl Scheduler {
 
     /// Who has nothing running in the operators' lane is let in beside whoever fills it, and past whoever waits in it: the
     /// others may be a robot with an administrator's certificate.
-    fn is_first(&self, slot: &Slot) -> bool {
+    pub(super) fn is_first(&self, slot: &Slot) -> bool {
         slot.lane == Lane::Operators && self.clients.of(slot.lane, slot.client).seats == 0
     }
 

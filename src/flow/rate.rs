@@ -131,6 +131,16 @@ impl Rates {
         check(&self.limiter, bucket, NonZeroU32::MIN, now)
     }
 
+    /// As [`Rates::check`], and takes nothing. A client without a bucket of its own would begin with a full one.
+    pub(super) fn peek(&self, client: u64, now: Instant) -> Result<(), Duration> {
+        let Some(&bucket) = self.known.get(&client) else { return Ok(()) };
+        let store = &self.buckets.0[bucket as usize];
+        let before = store.load(Ordering::Relaxed);
+        let answer = check(&self.limiter, bucket as usize, NonZeroU32::MIN, now);
+        store.store(before, Ordering::Relaxed);
+        answer
+    }
+
     /// Requests so far of clients that found all buckets in use.
     pub(super) const fn overflowed(&self) -> u64 {
         self.overflowed

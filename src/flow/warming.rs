@@ -59,6 +59,12 @@ impl Warming {
         Err(Duration::from_secs(gate.retry_after_seconds.into()))
     }
 
+    /// How long the apiserver said to wait for `resource`, where it is closed now.
+    pub(super) fn waits(&self, resource: u64, now: Instant) -> Option<Duration> {
+        let gate = self.0.iter().find(|gate| gate.resource == resource && now < gate.next)?;
+        Some(Duration::from_secs(gate.retry_after_seconds.into()))
+    }
+
     /// The apiserver said that the cache of `resource` is being filled.
     pub(super) fn closed(&mut self, resource: u64, now: Instant, retry_after_seconds: u32) {
         let retry_after_seconds = retry_after_seconds.clamp(1, RETRY_MAX);

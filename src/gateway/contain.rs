@@ -58,6 +58,7 @@ impl Path {
             && exchange.verb != Verb::Watch
             && refused.action != RefusedBy::Isolation(Action::Penalty);
         let retry_after_seconds = (!is_person).then_some(refused.retry_after_seconds);
+        exchange.refused.lever = Some(refused.message.clone());
         refuse::contained(&refused.message, retry_after_seconds, &exchange.audit_id)
     }
 }

@@ -6,17 +6,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::RETRY_AFTER;
 use http::header::{HeaderValue, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::Shared;
+use super::body::Body;
+use super::decisions::{self, Refusal};
 use super::recent::Client;
 use crate::authn::Caller;
 use crate::clock;
-use crate::policy::{Lane, Policy, RuleIndex};
+use crate::flow::{self, Numbers};
+use crate::policy::{ClientKey, Lane, Policy, RuleIndex};
 use crate::request::Verb;
 use crate::server::Connection;
 use crate::telemetry::{Answered, Answerer};
@@ -43,6 +47,27 @@ pub(super) struct Exchange {
     /// When the apiserver's head arrived.
     pub(super) answered: Option<Instant>,
     pub(super) answerer: Answerer,
+    method: Method,
+    pub(super) refused: Refused,
+}
+
+/// What a refusal keeps for `explain`.
+#[derive(Default)]
+pub(super) struct Refused {
+    pub(super) impersonates: bool,
+    pub(super) client: Option<ClientKey>,
+    /// What was told of a lever.
+    pub(super) lever: Option<String>,
+    numbers: Option<Numbers>,
+    held: Duration,
+}
+
+impl Refused {
+    /// The scheduler refused, and the lane was like this.
+    pub(super) fn by_scheduler(&mut self, refusal: &flow::Refusal, numbers: Option<Numbers>) {
+        self.numbers = numbers;
+        self.held = refusal.hold;
+    }
 }
 
 impl Exchange {
@@ -64,6 +89,8 @@ impl Exchange {
             upstream: Duration::ZERO,
             answered: None,
             answerer: Answerer::Upstream,
+            method: request.method().clone(),
+            refused: Refused::default(),
         }
     }
 
@@ -93,6 +120,41 @@ impl Exchange {
         if let Some(client) = &self.client {
             client.count(self.lane, matches!(self.answerer, Answerer::Refused(_)), self.arrived);
         }
+    }
+
+    /// Keeps a refusal for `explain`; a request that went on costs one look.
+    pub(super) fn keep(&self, shared: &Shared, is_break_glass: bool, response: &Response<Body>) {
+        let (reason, is_refusal) = match self.answerer {
+            Answerer::Upstream => return,
+            Answerer::Refused(reason) => (reason, true),
+            Answerer::Failed(reason) => (reason, false),
+        };
+        let waited = clock::now().since(self.arrived).saturating_sub(self.refused.held);
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let told = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
+        let refusal = Refusal {
+            audit_id: self.audit_id.to_str().unwrap_or_default().to_owned(),
+            at: clock::wall(),
+            caller: self.caller.clone(),
+            peer: self.connection.peer.ip().to_canonical(),
+            method: decisions::user_agent(self.method.as_str()),
+            target: self.path.as_ref().map_or_else(String::new, |path| decisions::target(path.as_str())),
+            user_agent: agent.map(decisions::user_agent),
+            impersonates: self.refused.impersonates,
+            lane: self.lane,
+            rule: self.rule.clone(),
+            reason,
+            is_refusal,
+            status: response.status().as_u16(),
+            retry_after_seconds: told.and_then(|seconds| seconds.parse().ok()),
+            waited_ms: milliseconds(waited),
+            held_ms: milliseconds(self.refused.held),
+            numbers: self.refused.numbers,
+            lever: self.refused.lever.clone(),
+            is_break_glass,
+        };
+        shared.decisions.keep(self.refused.client, refusal);
     }
 }
 

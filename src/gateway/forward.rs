@@ -27,6 +27,7 @@ use super::{Path, Understood, outgoing, refuse, tunnel};
 use crate::clock;
 use crate::flow::{End, Level, Reason, Refusal};
 use crate::request::Verb;
+use crate::server::Tunnel;
 use crate::telemetry::Answerer;
 use crate::upstream::{self, ResponseBody, Route, Traffic, UpstreamError};
 
@@ -139,7 +140,9 @@ impl Path {
                 }
             };
             let metrics = Arc::clone(&self.shared.metrics);
-            tokio::spawn(tunnel::join(ends, turn, over, metrics, Arc::clone(&exchange.connection)));
+            let told = Arc::new(Tunnel::default());
+            parts.extensions.insert(Arc::clone(&told));
+            tokio::spawn(tunnel::join(ends, turn, over, metrics, (told, Arc::clone(&exchange.connection))));
         }
     }
 

@@ -17,8 +17,8 @@ use super::permit::Permit;
 use crate::clock;
 use crate::flow::levers::LimitHold;
 use crate::flow::{
-    Arrival, Decision, Diagnosis, Kind, MemoryStep, Probes, Reason, Refusal, Remembered, Scheduler, Snapshot,
-    TICK, Ticket, Verdict,
+    Arrival, Decision, Diagnosis, Kind, MemoryStep, Numbers, Probes, Reason, Refusal, Remembered, Scheduler,
+    Snapshot, TICK, Ticket, Verdict, Walk,
 };
 use crate::policy::Lane;
 use crate::server::Drain;
@@ -183,6 +183,17 @@ impl Gate {
             diagnosis: inner.scheduler.diagnosis(),
             gate: inner.tally,
         }
+    }
+
+    /// The numbers of one lane.
+    pub(super) fn numbers(&self, lane: Lane) -> Numbers {
+        self.inner.lock().scheduler.numbers(lane)
+    }
+
+    /// What would be said to a request now, gate by gate.
+    #[must_use]
+    pub fn walk(&self, arrival: &Arrival) -> Walk {
+        self.inner.lock().scheduler.walk(clock::now(), arrival)
     }
 
     /// Whether the apiserver can be reached at all; it says when it came back, too.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::authn::Caller;
 use crate::clock;
+use crate::flow::Reason;
 use crate::flow::levers::{Action, Asker, Containment, Judgement, Penance};
 use crate::policy::Lane;
 use crate::telemetry::LeverGauges;
@@ -55,6 +56,17 @@ pub struct Hits {
     pub refused: u64,
     /// Requests that a penalty let through.
     pub passed: u64,
+}
+
+/// A lever that touches a request, for whoever asks why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lever {
+    /// It refuses; else the request is slowed down, and ranks as telemetry.
+    pub stops: bool,
+    /// The word for it.
+    pub reason: Reason,
+    /// Which one it is and why it was set.
+    pub text: String,
 }
 
 /// A request under a lever.
@@ -170,6 +182,33 @@ impl Levers {
         let kind = usize::from(action == RefusedBy::Lockdown);
         self.refused[kind][asker.lane.index()].fetch_add(1, Ordering::Relaxed);
         Sentence::Refused(Refused { action, retry_after_seconds, message })
+    }
+
+    /// What would become of a request, for `explain`; it takes no turn and counts nothing.
+    #[must_use]
+    pub fn look(&self, asker: &Asker<'_>) -> Option<Lever> {
+        let table = self.table.load();
+        let judgement = table.force.judge(clock::now(), asker);
+        let isolation = |index: usize| table.force.isolations.get(index);
+        match judgement {
+            Judgement::Pass => None,
+            Judgement::Penalty(index) | Judgement::Deny(index) => isolation(index).map(|isolation| Lever {
+                stops: isolation.action == Action::Deny,
+                reason: Reason::Isolated,
+                text: format!(
+                    "isolation {} of {} ({}): {}",
+                    isolation.id, isolation.target, isolation.action, isolation.reason
+                ),
+            }),
+            Judgement::Locked => Some(Lever {
+                stops: true,
+                reason: Reason::Lockdown,
+                text: format!(
+                    "lockdown: {}",
+                    table.force.lockdown.as_ref().map_or("", |lockdown| &lockdown.reason)
+                ),
+            }),
+        }
     }
 
     /// Resolves once the caller of a running stream is denied.

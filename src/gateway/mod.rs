@@ -7,6 +7,7 @@
 
 mod body;
 mod contain;
+mod decisions;
 mod exchange;
 mod forward;
 mod gate;
@@ -48,8 +49,9 @@ use crate::server::{self, Connection, Drain, Handler, ServerBody};
 use crate::telemetry::{AccessLog, Answerer, Metrics};
 use crate::upstream::{Forward, Traffic};
 
+pub use self::decisions::{DECISIONS_MAX, Decisions, Extent, FAILURES_MAX, LAST_MAX, Refusal};
 pub use self::gate::{Gate, View};
-pub use self::levers::{Hits, Levers};
+pub use self::levers::{Hits, Lever, Levers};
 pub use self::names::Names;
 pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
 pub use self::turn::{Entrance, Reserve, ReserveUsage};
@@ -72,6 +74,8 @@ pub struct Shared {
     pub levers: Arc<Levers>,
     /// Who was here lately.
     pub recent: Arc<Recent>,
+    /// What was refused lately.
+    pub decisions: Arc<Decisions>,
 }
 
 /// One shard's request path.
@@ -129,6 +133,7 @@ impl Path {
             }
         };
         exchange.tell(&self.shared, response.status());
+        exchange.keep(&self.shared, self.entrance.is_break_glass(), &response);
         response
     }
 
@@ -149,6 +154,7 @@ impl Path {
             }
             Err(refusal) => {
                 exchange.answerer = Answerer::Refused(refusal.reason);
+                exchange.refused.by_scheduler(&refusal, self.entrance.numbers(exchange.lane));
                 server::throw_away(request, body_comes).await;
                 refuse::shed(&refusal, &exchange.audit_id)
             }
@@ -177,6 +183,7 @@ impl Path {
             .map_err(|message| malformed(exchange, message))?;
         let wishes = headers::clean_request(request.headers_mut())
             .map_err(|error| malformed(exchange, &error.to_string()))?;
+        exchange.refused.impersonates = wishes.impersonates;
         let authenticator = &self.shared.authenticator;
         let judged = authenticator.judge(&exchange.connection.certificate, request.headers(), clock::wall());
         let caller = match judged.map_err(|error| refused(exchange, &error))? {
@@ -208,6 +215,7 @@ impl Path {
             exchange.client =
                 Some(resolved.client(&self.shared.recent, understood.class.client, &caller.identity, peer));
         }
+        exchange.refused.client = Some(understood.class.client);
         exchange.rule = Some((policy, understood.class.rule));
         Ok((understood, resolved))
     }

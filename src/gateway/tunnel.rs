@@ -7,6 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::turn::Turn;
 use crate::flow::{End, Level};
-use crate::server::Connection;
+use crate::server::{Connection, Tunnel, TunnelBytes};
 use crate::telemetry::{Metrics, TunnelSide};
 
 /// How long one direction may go on after the other has ended. `kubectl exec` without a terminal closes its input
@@ -36,18 +37,18 @@ pub(super) struct Ends {
 }
 
 /// Joins both ends once both have switched, until `over` resolves. `turn` and `_connection` count the tunnel as long as
-/// it lives.
+/// it lives; `told` is what others may look at, and hang something on.
 pub(super) async fn join(
     ends: Ends,
     turn: Turn,
     over: impl Future<Output = ()>,
     metrics: Arc<Metrics>,
-    _connection: Arc<Connection>,
+    (told, _connection): (Arc<Tunnel>, Arc<Connection>),
 ) {
     let (Ok(client), Ok(upstream)) = (ends.client.await, ends.upstream.await) else {
         return;
     };
-    let both = carry(TokioIo::new(client), TokioIo::new(upstream), &metrics);
+    let both = carry(TokioIo::new(client), TokioIo::new(upstream), &metrics, &told.bytes);
     tokio::select! {
         bytes = both => turn.finish(End::Ignored, bytes, Level::default()),
         () = over => {}
@@ -59,11 +60,12 @@ async fn carry(
     client: impl AsyncRead + AsyncWrite,
     upstream: impl AsyncRead + AsyncWrite,
     metrics: &Metrics,
+    bytes: &TunnelBytes,
 ) -> u64 {
     let moved = Moved(Mutex::new((Instant::now(), 0)));
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
-    let seen = |side| Seen { from: (), moved: &moved, metrics, side };
+    let seen = |side| Seen { from: (), moved: &moved, metrics, bytes, side };
     let both = async {
         let up = one_way(seen(TunnelSide::Client).on(client_read), upstream_write);
         let down = one_way(seen(TunnelSide::Apiserver).on(upstream_read), client_write);
@@ -116,12 +118,13 @@ struct Seen<'a, R> {
     from: R,
     moved: &'a Moved,
     metrics: &'a Metrics,
+    bytes: &'a TunnelBytes,
     side: TunnelSide,
 }
 
 impl<'a> Seen<'a, ()> {
     fn on<R>(self, from: R) -> Seen<'a, R> {
-        Seen { from, moved: self.moved, metrics: self.metrics, side: self.side }
+        Seen { from, moved: self.moved, metrics: self.metrics, bytes: self.bytes, side: self.side }
     }
 }
 
@@ -136,6 +139,11 @@ impl<R: AsyncRead + Unpin> AsyncRead for Seen<'_, R> {
         let bytes = (buffer.filled().len() - before) as u64;
         if bytes > 0 {
             self.metrics.clients().tunnelled(self.side, bytes);
+            let counted = match self.side {
+                TunnelSide::Client => &self.bytes.from_client,
+                TunnelSide::Apiserver => &self.bytes.to_client,
+            };
+            counted.fetch_add(bytes, Ordering::Relaxed);
             let mut moved = self.moved.0.lock();
             *moved = (Instant::now(), moved.1 + bytes);
         }
@@ -151,10 +159,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_tunnel_in_which_nothing_moves_ends_and_one_that_is_used_does_not() {
-        let metrics = Metrics::new().unwrap();
+        let (metrics, bytes) = (Metrics::new().unwrap(), TunnelBytes::default());
         let ((mut client, near), (far, mut upstream)) = (duplex(64), duplex(64));
         let started = Instant::now();
-        let mut carried = std::pin::pin!(carry(near, far, &metrics));
+        let mut carried = std::pin::pin!(carry(near, far, &metrics, &bytes));
         let talk = async {
             for _ in 0..10 {
                 tokio::time::sleep(IDLE_MAX - Duration::from_secs(1)).await;
@@ -175,7 +183,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_end_of_one_side_is_passed_on_and_the_other_may_finish() {
-        let metrics = Metrics::new().unwrap();
+        let (metrics, counted) = (Metrics::new().unwrap(), TunnelBytes::default());
         let ((mut client, near), (far, mut upstream)) = (duplex(64), duplex(64));
         let talk = async {
             client.write_all(b"question").await.unwrap();
@@ -188,7 +196,9 @@ mod tests {
             client.read_to_string(&mut said).await.unwrap();
             (heard, said)
         };
-        let (bytes, (heard, said)) = tokio::join!(carry(near, far, &metrics), talk);
+        let (bytes, (heard, said)) = tokio::join!(carry(near, far, &metrics, &counted), talk);
         assert_eq!((bytes, heard.as_str(), said.as_str()), (14, "question", "answer"));
+        let counted = [&counted.from_client, &counted.to_client].map(|bytes| bytes.load(Ordering::Relaxed));
+        assert_eq!(counted, [8, 6], "each side by itself");
     }
 }

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use super::gate::Gate;
 use super::levers::PenaltyTurn;
 use super::permit::{Permit, Reset};
-use crate::flow::{Arrival, Ceiling, Decision, End, Level, Reason, Refusal, Ticket};
+use crate::flow::{Arrival, Ceiling, Decision, End, Level, Numbers, Reason, Refusal, Ticket};
+use crate::policy::Lane;
 use crate::units::{Instant, Seats};
 
 /// Which door a listener's requests use.
@@ -28,6 +29,14 @@ impl Entrance {
     #[must_use]
     pub const fn is_break_glass(&self) -> bool {
         matches!(self, Self::BreakGlass(_))
+    }
+
+    /// The numbers of a lane, where the scheduler decides about it.
+    pub(super) fn numbers(&self, lane: Lane) -> Option<Numbers> {
+        match self {
+            Self::Lanes(gate) => Some(gate.numbers(lane)),
+            Self::BreakGlass(_) => None,
+        }
     }
 
     /// A turn, and how long it was waited for.

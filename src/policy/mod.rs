@@ -20,6 +20,7 @@ mod lane;
 mod pattern;
 mod rule;
 mod settings;
+mod trace;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use lane::{Lane, NotALane};
 pub use pattern::Pattern;
 pub use rule::{Hints, Match, ResourcePattern, Rule, ServiceAccountPattern};
 pub use settings::{LaneSettings, Rate};
+pub use trace::{Part, Step, Verdict};
 
 use crate::identity::{Credential, Identity};
 use crate::request::RequestInfo;

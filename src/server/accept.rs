@@ -3,7 +3,7 @@
 //! Each listener has one accept loop, usually on a thread of its own: a busy shard must not delay new
 //! connections, and a hand-off costs one wake-up per connection, not per request. Sockets stay plain until a
 //! shard's reactor takes them. A full process (no file descriptors) backs off instead of spinning; a full
-//! listener closes at once.
+//! listener closes at once, a few connections at a time.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::connection::{self, Serving};
 use super::drain::Drain;
 use super::heads::Budget;
-use super::places::{NoPlace, Places};
+use super::places::{NoPlace, Place, Places};
 use super::settings::{Limits, Settings};
 use super::shard::{self, Shard, Worker};
 use super::tally::{Tally, count};
@@ -32,6 +32,12 @@ const BACKLOG: i32 = 4096;
 /// Pause after `accept` failed for want of file descriptors or memory: they come back when connections close,
 /// and until then the kernel's backlog waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A full listener closes so many connections in a row, and pauses for so long. Whoever is cut off at once connects again
+/// at once: without the pause a few hundred such clients burn a core, beside the break-glass lane, to be refused. In the
+/// backlog they wait. It delays whoever could have had a place by the pause at most; 1,600 a second are still cleared.
+const FULL_IN_A_ROW: u32 = 16;
+const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Silence on a socket before the kernel probes the peer, and between probes. HTTP/2 has PINGs; a watch over
 /// HTTP/1.1 whose client vanished would otherwise be held until the next event.
@@ -180,26 +186,40 @@ impl Acceptor {
             heads: Budget::of_listener(),
         });
         let mut ending = self.drain.begun();
+        let mut full_in_a_row = 0;
         loop {
             tokio::select! {
                 () = &mut ending => return,
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, peer)) => self.hand_over(stream, peer, &serving),
+                    Ok((stream, peer)) => match self.place_for(peer, &serving) {
+                        Ok(place) => {
+                            full_in_a_row = 0;
+                            self.hand_over(stream, peer, place, &serving);
+                        }
+                        Err(NoPlace::Source) => count(&self.tally.refused_source),
+                        Err(NoPlace::Full) => {
+                            count(&self.tally.refused_full);
+                            full_in_a_row += 1;
+                        }
+                    },
                     Err(error) => self.accept_failed(name, &error).await,
                 }
+            }
+            if full_in_a_row >= FULL_IN_A_ROW {
+                full_in_a_row = 0;
+                tokio::time::sleep(FULL_PAUSE).await;
             }
         }
     }
 
-    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, serving: &Arc<Serving>) {
+    fn place_for(&self, peer: SocketAddr, serving: &Serving) -> Result<Place, NoPlace> {
         if serving.settings.door.as_ref().is_some_and(|door| !door.0(peer.ip())) {
-            return count(&self.tally.refused_source);
+            return Err(NoPlace::Source);
         }
-        let place = match self.places.take(peer.ip()) {
-            Ok(place) => place,
-            Err(NoPlace::Full) => return count(&self.tally.refused_full),
-            Err(NoPlace::Source) => return count(&self.tally.refused_source),
-        };
+        self.places.take(peer.ip())
+    }
+
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, place: Place, serving: &Arc<Serving>) {
         // It leaves this thread's reactor here and enters the shard's there.
         let stream = match prepare(&stream).and_then(|()| stream.into_std()) {
             Ok(stream) => stream,

@@ -59,6 +59,8 @@ pub struct Connection {
     /// The certificate itself, where the listener keeps it ([`super::Settings::keep_leaf`]). Nothing of it is believed
     /// beyond what `certificate` says.
     pub leaf: Option<CertificateDer<'static>>,
+    /// Version and cipher suite of the TLS session, by their registered names.
+    pub session: (&'static str, &'static str),
     pub(super) activity: Activity,
     /// Why its client was cut off, once it was.
     pub(super) abuse: OnceLock<Abuse>,
@@ -100,6 +102,17 @@ impl Drop for Open {
         self.shard.connections.fetch_sub(1, Ordering::Relaxed);
         count(&self.tally.closed);
     }
+}
+
+/// Names, not numbers: they end up in front of people.
+fn session_names(session: &rustls::ServerConnection) -> (&'static str, &'static str) {
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLS1.3",
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLS1.2",
+        _ => "",
+    };
+    let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+    (version, cipher.unwrap_or_default())
 }
 
 /// An IPv4 client of a dual-stack socket is written as IPv4.
@@ -144,6 +157,7 @@ pub(super) async fn serve(
         protocol,
         certificate,
         leaf: kept.flatten(),
+        session: session_names(session),
         activity: Activity::new(),
         abuse: OnceLock::new(),
         _open: open,

@@ -3,7 +3,9 @@
 //! One narrow trait, so that the server knows no verbs and the request path knows no sockets. There is one
 //! handler per shard, made on the shard's own runtime: it owns that shard's upstream connections.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -33,6 +35,24 @@ pub trait Handler: Send + Sync + 'static {
         connection: Arc<Connection>,
         request: Request<Incoming>,
     ) -> BoxFuture<'static, Response<ServerBody>>;
+}
+
+/// Bytes of a tunnel so far.
+#[derive(Debug, Default)]
+pub struct TunnelBytes {
+    /// From the client.
+    pub from_client: AtomicU64,
+    /// To the client.
+    pub to_client: AtomicU64,
+}
+
+/// A tunnel that an answer of 101 has begun, in that answer's extensions. The tunnel keeps it until it is over.
+#[derive(Default)]
+pub struct Tunnel {
+    /// What it carried.
+    pub bytes: Arc<TunnelBytes>,
+    /// Dropped when the tunnel is over.
+    pub at_end: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// Makes the handler of one shard, on that shard's runtime.

@@ -38,7 +38,7 @@ pub use self::abuse::Abuse;
 pub use self::accept::{BindError, Listener, Placement};
 pub use self::connection::{Connection, Protocol};
 pub use self::drain::{Drain, Moment};
-pub use self::handler::{BodyError, Handler, HandlerFactory, ServerBody, failure};
+pub use self::handler::{BodyError, Handler, HandlerFactory, ServerBody, Tunnel, TunnelBytes, failure};
 pub use self::rest::{is_coming, throw_away};
 pub use self::settings::{Deadlines, Door, Limits, Settings, Windows};
 pub use self::shard::{Mode, ShardContext, Threads};

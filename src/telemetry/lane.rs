@@ -24,6 +24,7 @@ pub struct LaneMetrics {
     audit_pending: Gauge,
     audit_failing: Gauge,
     audit_lost: IntCounter,
+    audit_cut: IntCounter,
 }
 
 impl LaneMetrics {
@@ -70,6 +71,10 @@ impl LaneMetrics {
                 .gauge("break_glass_audit_failing", "1 while the audit log cannot be written")?,
             audit_lost: register
                 .counter("break_glass_audit_lost_total", "audit records that are only on standard error")?,
+            audit_cut: register.counter(
+                "break_glass_audit_cut_total",
+                "audit records that the head knew and the log had no more at the start: its end was cut",
+            )?,
         })
     }
 
@@ -132,6 +137,13 @@ impl LaneMetrics {
         self.audit_pending.set(pending as f64);
         self.audit_failing.set(f64::from(u8::from(failing)));
         raise(&self.audit_lost, lost);
+    }
+}
+
+impl LaneMetrics {
+    /// So many records were cut off the audit log while nobody looked.
+    pub fn audit_cut(&self, total: u64) {
+        raise(&self.audit_cut, total);
     }
 }
 

@@ -25,12 +25,12 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder with a CA of its own, and the commands that work in it.
-struct Office {
+pub(crate) struct Office {
     dir: tempfile::TempDir,
 }
 
 impl Office {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let office = Self { dir: tempfile::tempdir().unwrap() };
         fs::write(office.path("passphrase"), "correct horse battery staple\n").unwrap();
         let made =
@@ -39,11 +39,11 @@ impl Office {
         office
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         Command::new(BINARY)
             .args(arguments)
             .current_dir(self.dir.path())
@@ -52,14 +52,14 @@ impl Office {
             .expect("spillway starts")
     }
 
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let done = self.run(arguments);
         assert!(done.status.success(), "{arguments:?}: {}", said(&done));
         String::from_utf8(done.stdout).unwrap()
     }
 
     /// A person's kubeconfig for the lane at `url`.
-    fn kubeconfig(&self, user: &str, url: &str) -> PathBuf {
+    pub(crate) fn kubeconfig(&self, user: &str, url: &str) -> PathBuf {
         let (file, ca) = (format!("{user}.kubeconfig"), CLUSTER.paths.server_ca.cert.display().to_string());
         let issue = ["break-glass", "issue", "--ca", "ca", "--passphrase-file", "passphrase", "--user", user];
         let to = ["--kubeconfig", file.as_str(), "--server", url, "--cluster-ca", ca.as_str()];
@@ -68,7 +68,7 @@ impl Office {
     }
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     format!(
         "{}: {}{}",
         output.status,
@@ -78,7 +78,7 @@ fn said(output: &Output) -> String {
 }
 
 /// A spillway whose break-glass CA is the office's, with a folder for its state.
-fn start(office: &Office, change: impl FnOnce(&mut Value)) -> Spillway {
+pub(crate) fn start(office: &Office, change: impl FnOnce(&mut Value)) -> Spillway {
     Spillway::start(&CLUSTER, None, |config| {
         config["breakGlass"]["clientCAFile"] = json!(office.path("ca/ca.crt"));
         config["breakGlass"]["denyFile"] = json!(office.path("ca/revoked.txt"));
@@ -87,7 +87,7 @@ fn start(office: &Office, change: impl FnOnce(&mut Value)) -> Spillway {
     })
 }
 
-fn url(spillway: &Spillway) -> String {
+pub(crate) fn url(spillway: &Spillway) -> String {
     format!("https://{}", spillway.break_glass)
 }
 
@@ -97,7 +97,7 @@ fn log(office: &Office) -> Vec<Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-fn metric(spillway: &Spillway, line: &str) -> f64 {
+pub(crate) fn metric(spillway: &Spillway, line: &str) -> f64 {
     let (_, page) = spillway.metrics_page("/metrics").unwrap();
     let value = page.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
     value.unwrap_or_default()

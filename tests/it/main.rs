@@ -2,6 +2,7 @@
 
 mod abuse;
 mod apiserver;
+mod audited;
 mod bad_input;
 mod break_glass;
 mod built;
@@ -10,7 +11,9 @@ mod client;
 mod cluster;
 mod cluster_selftest;
 mod drain;
+mod drill;
 mod exhaustion;
+mod explain;
 mod floods;
 mod framing;
 mod fuzz;
@@ -22,6 +25,7 @@ mod isolation;
 mod issuer;
 mod kubectl;
 mod lane;
+mod lane_input;
 mod levers;
 mod manifests;
 mod meaning;

@@ -87,6 +87,19 @@ impl Adversity {
         }
     }
 
+    /// For the command line.
+    pub(crate) const fn short(self) -> &'static str {
+        match self {
+            Self::Storm => "storm",
+            Self::HalfOpen => "half-open",
+            Self::Taken => "taken",
+            Self::Burning => "burning",
+            Self::NoDescriptors => "no-descriptors",
+            Self::DiskFull => "disk-full",
+            Self::SlowApiserver => "slow-apiserver",
+        }
+    }
+
     /// Between two trials: with answers of 5 s they overlap, and must stay below the lane's own 16 seats.
     pub(crate) const fn interval(self) -> Duration {
         match self {

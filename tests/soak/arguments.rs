@@ -2,11 +2,11 @@
 
 use std::{env, path::PathBuf, time::Duration};
 
-use super::{mode::Mode, scene::Scene};
+use super::{adversity::Adversity, mode::Mode, scene::Scene};
 
 pub(crate) const USAGE: &str =
     "usage: soak [--scenes \"NAME ...\"] [--modes \"direct spillway spillway-100ms\"] [--out DIR]
-            [--spillway FILE] [--calm S] [--storm S] [--after S] [--nodes N] [--pods N] [--agents N] [--lane N] [--list]
+            [--spillway FILE] [--calm S] [--storm S] [--after S] [--nodes N] [--pods N] [--agents N] [--lane N] [--adversity NAME] [--list]
 
   --scenes     what to play; `all` is everything (default: list list-node watch)
   --modes      direct: APF alone; apf-by-hand: APF with deploy/apf/culprit.yaml; spillway: default policy;
@@ -18,6 +18,7 @@ pub(crate) const USAGE: &str =
   --nodes, --pods, --agents   size of the rig (default 500, 5000, 500)
   --lane       instead of scenes: N trials of an operator who has to get in, through the break-glass lane and through
                the main listener, with each of seven adversities; writes lane.md and lane.json
+  --adversity  of these only one: storm half-open taken burning no-descriptors disk-full slow-apiserver
   --list       says what the scenes are and ends";
 
 /// Seconds that are still a sensible part of a play.
@@ -43,6 +44,8 @@ pub(crate) struct Wish {
     pub(crate) agents: usize,
     /// Trials of the break-glass lane, in place of scenes.
     pub(crate) lane: Option<usize>,
+    /// What goes wrong in these.
+    pub(crate) adversities: Vec<Adversity>,
 }
 
 /// Reads the arguments; nothing when only a list was asked for.
@@ -59,6 +62,7 @@ pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option
         pods: 5_000,
         agents: 500,
         lane: None,
+        adversities: Adversity::ALL.to_vec(),
     };
     while let Some(option) = arguments.next() {
         if option == "--list" {
@@ -77,6 +81,10 @@ pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option
             "--pods" => wish.pods = number(&option, &value, PODS_MAX)?,
             "--agents" => wish.agents = number(&option, &value, AGENTS_MAX)?,
             "--lane" => wish.lane = Some(number(&option, &value, TRIALS_MAX)?),
+            "--adversity" => {
+                let one = Adversity::ALL.into_iter().find(|one| one.short() == value);
+                wish.adversities = vec![one.ok_or_else(|| format!("{value}: not an adversity"))?];
+            }
             other => return Err(format!("{other}: not an option")),
         }
     }
@@ -126,7 +134,13 @@ mod tests {
 
     #[test]
     fn an_unknown_scene_mode_option_or_number_is_refused_by_name() {
-        for wrong in [["--scenes", "lost"], ["--modes", "lost"], ["--lost", "1"], ["--storm", "lost"]] {
+        for wrong in [
+            ["--scenes", "lost"],
+            ["--modes", "lost"],
+            ["--lost", "1"],
+            ["--storm", "lost"],
+            ["--adversity", "lost"],
+        ] {
             let why = ask(&wrong).err().unwrap_or_default();
             assert!(why.contains("lost"), "{wrong:?} says {why:?}");
         }

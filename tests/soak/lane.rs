@@ -97,7 +97,7 @@ pub(crate) fn play(wish: &Wish, trials: usize) -> ExitCode {
     rig.cluster.apply(include_str!("../../deploy/break-glass/flowschema.yaml"));
     println!("{}\n", super::describe(&rig, wish));
     let mut rows = Vec::new();
-    for adversity in Adversity::ALL {
+    for adversity in wish.adversities.iter().copied() {
         println!("{} ...", adversity.name());
         let played = suffer(&rig, adversity, wish, trials);
         for row in &played {

@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use super::file::seconds;
 use super::show;
 use super::wanted::{Origin, Over};
+use super::written::Written;
 use crate::admin::wire::{EventView, Events};
+use crate::breakglass::Audit;
 use crate::clock;
 use crate::flow::levers::Isolation;
 use crate::flow::{Cause, State};
@@ -21,8 +23,11 @@ use crate::telemetry::{LeverMoved, LocalPeer};
 const EVENTS_MAX: usize = 256;
 
 /// The last events.
-#[derive(Debug, Default)]
-pub(super) struct Timeline(Mutex<Kept>);
+#[derive(Default)]
+pub(super) struct Timeline {
+    kept: Mutex<Kept>,
+    written: Written,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -35,7 +40,7 @@ struct Kept {
 impl Timeline {
     /// Those after number `after`, the oldest first.
     pub(super) fn after(&self, after: u64) -> Events {
-        let kept = self.0.lock();
+        let kept = self.kept.lock();
         // Who asks for what another process said begins anew.
         let after = if after > kept.next { 0 } else { after };
         Events {
@@ -45,7 +50,7 @@ impl Timeline {
     }
 
     fn add(&self, kind: &str, text: String) {
-        let mut kept = self.0.lock();
+        let mut kept = self.kept.lock();
         while kept.events.len() >= EVENTS_MAX {
             kept.events.pop_front();
         }
@@ -57,7 +62,7 @@ impl Timeline {
     /// Notes a change of the state or the cause of overload since it was looked at last.
     pub(super) fn look(&self, view: &View, names: &Names) {
         let now = (view.snapshot.state, view.diagnosis.cause);
-        let before = self.0.lock().overload.replace(now).unwrap_or((State::Normal, Cause::None));
+        let before = self.kept.lock().overload.replace(now).unwrap_or((State::Normal, Cause::None));
         if before == now {
             return;
         }
@@ -114,8 +119,19 @@ impl Timeline {
         }
     }
 
+    /// From now on levers are written down there.
+    pub(super) fn write_down(&self, audit: Audit) {
+        self.written.write_down(audit);
+    }
+
+    /// Waits for what was written down, but not for long.
+    pub(super) async fn settle(&self) {
+        self.written.settle().await;
+    }
+
     fn moved(&self, event: &LeverMoved<'_>) {
         event.emit();
+        self.written.lever(event);
         let LeverMoved { action, id, target, to, reason, .. } = event;
         let by = event.by.and_then(|by| by.uid).map_or_else(String::new, |uid| format!(" (uid {uid})"));
         let target = if target.is_empty() { String::new() } else { format!(" {target}") };

@@ -6,12 +6,15 @@
 //! the sweep here only tidies up and tells.
 
 mod events;
+mod explain;
 mod file;
+mod load;
 mod protect;
 mod rates;
 mod show;
 mod thread;
 mod wanted;
+mod written;
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,20 +25,23 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use self::events::Timeline;
+use self::load::Load;
 use self::rates::Rates;
 use self::wanted::{Origin, Wanted};
 use super::state::Place;
 use crate::admin::Operations;
+use crate::admin::explained::{DecisionLines, Explain, Explained};
 use crate::admin::wire::{
     self, Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem,
     REASON_BYTES_MAX, Release, Status, code,
 };
+use crate::breakglass::Audit;
 use crate::clock;
 use crate::config::{nearest, show_duration};
 use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
-use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage};
+use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage, Shared};
 use crate::telemetry::LocalPeer;
 use crate::units::{Instant, Seats};
 
@@ -70,7 +76,9 @@ pub(in crate::app) struct Keeper {
     wanted: Mutex<Wanted>,
     rates: Mutex<Rates>,
     timeline: Timeline,
+    load: Arc<Load>,
     reserve: OnceLock<Arc<Reserve>>,
+    shared: OnceLock<Arc<Shared>>,
     place: Option<Place>,
     /// One writing at a time: it moves into the thread that writes.
     writing: Arc<tokio::sync::Mutex<()>>,
@@ -93,7 +101,9 @@ impl Keeper {
         let keeper = Self {
             started: clock::now(),
             timeline,
+            load: Arc::default(),
             reserve: OnceLock::new(),
+            shared: OnceLock::new(),
             rates: Mutex::default(),
             writing: Arc::default(),
             dirty: AtomicBool::new(false),
@@ -111,6 +121,22 @@ impl Keeper {
     pub(in crate::app) fn show_break_glass(&self, reserve: Arc<Reserve>) {
         // There is one lane; a second call would speak of the same.
         let _ = self.reserve.set(reserve);
+    }
+
+    /// From now on every lever is written down there, those of the last process too.
+    pub(in crate::app) fn write_down(&self, audit: Audit) {
+        self.timeline.write_down(audit);
+    }
+
+    /// How everybody fares, as it was looked at last.
+    pub(in crate::app) fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.load)
+    }
+
+    /// From now on refusals can be explained, too.
+    pub(in crate::app) fn explain_with(&self, shared: Arc<Shared>) {
+        // There is one request path; a second call would speak of the same.
+        let _ = self.shared.set(shared);
     }
 
     fn reserve(&self) -> ReserveUsage {
@@ -144,6 +170,7 @@ impl Keeper {
             &self.parts.recent,
         );
         self.timeline.look(&view, &self.parts.names);
+        self.load.look(now, &view, self.parts.levers.gauges());
         let over = self.wanted.lock().expire(now);
         if !over.is_empty() {
             self.change(|_| ());
@@ -295,6 +322,18 @@ impl Operations for Keeper {
         self.timeline.after(after)
     }
 
+    fn decision(&self, id: &str) -> Result<Explained, Problem> {
+        explain::decision(self, id)
+    }
+
+    fn decisions(&self, user: Option<&str>) -> DecisionLines {
+        explain::decisions(self, user)
+    }
+
+    fn explain(&self, request: &Explain) -> Result<Explained, Problem> {
+        explain::what_if(self, request)
+    }
+
     fn isolations(&self) -> Vec<IsolationView> {
         show::isolations(self)
     }
@@ -429,6 +468,7 @@ impl Operations for Keeper {
 
     fn keep(&self) -> BoxFuture<'_, Kept> {
         Box::pin(async move {
+            self.timeline.settle().await;
             let Some(place) = &self.place else { return self.kept.lock().clone() };
             let written = self.write(place).await;
             let problem = written.as_ref().err().map(|error| format!("{}: {error}", place.file().display()));

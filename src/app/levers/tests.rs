@@ -220,3 +220,87 @@ fn a_name_that_nobody_has_is_compared_with_those_who_were_here() {
     assert_eq!(near("user", "somebody-else"), (0, None));
     assert_eq!(near("serviceaccount", "obs/node-agent"), (1, None));
 }
+
+#[tokio::test]
+async fn every_lever_is_a_record_of_the_chain_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = crate::breakglass::audit::Settings {
+        folder: folder.path().to_owned(),
+        key_folder: folder.path().to_owned(),
+        rotate_bytes: 1 << 20,
+        host: "cp-1".into(),
+        config_hash: "0123".into(),
+    };
+    // A busy machine may need longer for them than an answer waits.
+    let records = |count: usize| -> Vec<serde_json::Value> {
+        let began = clock::now();
+        loop {
+            let text = fs::read_to_string(folder.path().join("break-glass-audit.jsonl")).unwrap_or_default();
+            let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+            let found: Vec<_> =
+                lines.filter(|record: &serde_json::Value| record["event"] == "lever").collect();
+            if found.len() >= count || clock::now().since(began) > Duration::from_secs(60) {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let moves = |records: &[serde_json::Value]| -> Vec<String> {
+        records.iter().map(|record| record["action"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = keeper(Some(folder.path()));
+    let audit = Audit::start(&settings).unwrap();
+    first.write_down(audit.clone());
+    let id = first.isolate(&request("namespace", "obs"), ROOT).unwrap().isolation.id;
+    first.isolate(&Isolate { dry_run: true, ..request("namespace", "web") }, ROOT).unwrap();
+    first.lock(&Lock { for_seconds: 60, reason: "INC-1".into() }, ROOT).unwrap();
+    first.unlock(ROOT).unwrap();
+    let hold = HoldLimit { hold: "at-most".into(), seats: Some(20), for_seconds: 60, reason: "etcd".into() };
+    first.hold_limit(&hold, ROOT).unwrap();
+    first.free_limit(ROOT).unwrap();
+    first.keep().await;
+    let written = records(5);
+    assert_eq!(moves(&written), ["isolate", "lockdown", "lockdown-off", "limit", "limit-off"]);
+    let isolation = &written[0];
+    assert_eq!((isolation["lever"].as_str(), isolation["to"].as_str()), (Some(&*id), Some("deny")));
+    assert_eq!(
+        (isolation["reason"].as_str(), isolation["target"].as_str()),
+        (Some("a loop"), Some("namespace obs"))
+    );
+    assert_eq!((isolation["actor"]["uid"].as_u64(), isolation["actor"]["pid"].as_u64()), (Some(0), Some(7)));
+    audit.close();
+
+    // The next process says what it found, and goes on in the same chain.
+    let second = keeper(Some(folder.path()));
+    let audit = Audit::start(&settings).unwrap();
+    second.write_down(audit.clone());
+    second.release(&Release { which: "obs".into() }, ROOT).unwrap();
+    second.keep().await;
+    assert_eq!(moves(&records(7)[5..]), ["recalled", "release"]);
+    assert!(records(7)[5]["actor"].is_null(), "nobody moved it");
+    audit.close();
+    let (files, key) = (
+        [folder.path().join("break-glass-audit.jsonl")],
+        fs::read_to_string(folder.path().join("break-glass-audit.pub")).unwrap(),
+    );
+    let key = crate::breakglass::audit::parse_public_key(&key).unwrap();
+    let question = crate::breakglass::audit::Question { files: &files, public_key: Some(&key), from: 1 };
+    let verdict = crate::breakglass::audit::verify(&question).unwrap();
+    assert!(verdict.is_whole(), "{:?}", verdict.findings);
+    assert_eq!(
+        (verdict.events.get("lever"), verdict.head),
+        (Some(&7), crate::breakglass::audit::Head::Signed)
+    );
+}
+
+#[test]
+fn what_break_glass_goes_past_is_known_without_asking_the_gate() {
+    let keeper = keeper(None);
+    assert!(keeper.load().shown(clock::now()).is_null(), "nobody has looked yet");
+    keeper.lock(&Lock { for_seconds: 60, reason: "INC-1".into() }, ROOT).unwrap();
+    let now = clock::now();
+    keeper.load.look(now, &keeper.parts.gate.view(), keeper.parts.levers.gauges());
+    let shown = keeper.load().shown(now + Duration::from_millis(1_500));
+    assert_eq!((shown["lockdown"].as_bool(), shown["age_ms"].as_u64()), (Some(true), Some(1_500)), "{shown}");
+    assert!(shown["limit"].as_u64().is_some_and(|limit| limit > 0), "{shown}");
+}

@@ -1,6 +1,6 @@
-//! Who did what through the lane, when, why, with what outcome, and is the log of it whole?
+//! Who did what through the lane or by a lever, when, why, with what outcome, and is the log of it whole?
 //!
-//! One JSON line for every request and every change of state, numbered without gaps and chained (`chain`). A request's
+//! One JSON line for every request, every lever and every change of state, numbered without gaps and chained (`chain`). A request's
 //! line is on the disk before its answer leaves, unless the disk is slow: nobody waits longer than [`WAIT`] for it, and
 //! not at all while it stands still. Never in it: Authorization, bodies, keys.
 
@@ -28,6 +28,8 @@ pub use self::writer::Figures;
 use self::writer::{Job, Writer};
 use super::shown::hex;
 
+/// What a record's `v` says: 1, which has none, knew neither `lever` nor `end`. The chain is the same in all.
+pub const FORMAT: u64 = 2;
 /// How long an answer waits for its record.
 pub const WAIT: Duration = Duration::from_millis(50);
 /// Records on their way to the thread.
@@ -60,6 +62,14 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// The log in a folder, or, where nobody named one, on standard error alone.
+    ///
+    /// # Errors
+    /// When the log's thread cannot be created.
+    pub fn open(settings: Option<&Settings>) -> io::Result<Self> {
+        settings.map_or_else(|| Ok(Self::to_standard_error()), Self::start)
+    }
+
     /// Starts the log's thread. A disk that takes nothing is no error: the thread says so and goes on trying.
     ///
     /// # Errors
@@ -106,10 +116,23 @@ impl Audit {
         self.send(facts, true, None);
     }
 
+    /// Waits until what was noted before is safe, but not for long.
+    pub async fn settle(&self) {
+        let (written, told) = oneshot::channel();
+        let stalled = self.figures.stalled.load(Ordering::Relaxed);
+        if !stalled
+            && let Some(jobs) = &self.jobs
+            && jobs.try_send(Job::Settle(written)).is_ok()
+            && tokio::time::timeout(WAIT, told).await.is_err()
+        {
+            self.figures.stalled.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn send(&self, facts: Map<String, Value>, weighty: bool, written: Option<oneshot::Sender<()>>) -> bool {
         let Some(jobs) = &self.jobs else {
             let audit = Value::Object(facts).to_string();
-            tracing::info!(audit, "break-glass");
+            tracing::info!(audit, "audit record: there is no folder for it");
             return false;
         };
         match jobs.try_send(Job::Record { facts, weighty, written }) {

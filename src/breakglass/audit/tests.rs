@@ -146,9 +146,13 @@ fn a_log_that_was_cut_while_nobody_looked_is_found_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     log(folder.path(), 20, 1 << 20);
     let mut kept = lines(folder.path());
+    let before = kept.len() as u64;
     kept.truncate(10);
     write(folder.path(), &kept);
-    log(folder.path(), 5, 1 << 20);
+    let audit = Audit::start(&settings(folder.path(), 1 << 20)).unwrap();
+    (0..5).for_each(|number| audit.note(facts(number)));
+    audit.close();
+    assert_eq!(audit.figures().cut.load(Ordering::Relaxed), before - 10, "for the metric");
     let verdict = judge(folder.path());
     assert!(
         verdict.findings.iter().any(|found| found.what.contains("are missing")),
@@ -239,4 +243,37 @@ fn sample() -> &'static (PathBuf, Vec<u8>) {
         let bytes = fs::read(folder.join(LOG)).unwrap();
         (folder, bytes)
     })
+}
+
+#[test]
+fn records_are_counted_by_kind_old_ones_fit_and_newer_ones_are_not_judged_silently() {
+    let folder = tempfile::tempdir().unwrap();
+    log(folder.path(), 3, 1 << 20);
+    let verdict = judge(folder.path());
+    assert_eq!(verdict.events.get("use"), Some(&3), "{:?}", verdict.events);
+    assert_eq!(verdict.events.get("start"), Some(&1), "{:?}", verdict.events);
+    // The same log as another version of this program would have written it.
+    for (format, whole) in [(None, true), (Some(FORMAT + 1), false)] {
+        let mut place = chain::Place::default();
+        let rewritten: Vec<String> = lines(folder.path())
+            .iter()
+            .map(|line| {
+                let mut facts: Map<String, Value> = serde_json::from_str(line).unwrap();
+                facts.remove("hash");
+                facts.remove("v");
+                if let Some(format) = format {
+                    facts.insert("v".into(), format.into());
+                }
+                let (next, line) = place.append(facts);
+                place = next;
+                line
+            })
+            .collect();
+        let other = tempfile::tempdir().unwrap();
+        write(other.path(), &rewritten);
+        let files = files(other.path());
+        let verdict = verify(&Question { files: &files, public_key: None, from: 1 }).unwrap();
+        assert_eq!(verdict.is_whole(), whole, "{:?}", verdict.findings);
+        assert!(whole || verdict.findings[0].what.contains("verify with the spillway that wrote it"));
+    }
 }

@@ -5,6 +5,7 @@
 //! itself says it had to drop, and signatures that are not this proxy's. Without the public key hashes are compared, but
 //! whoever can write all files could have made them anew.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ use super::store::HEAD;
 
 /// Findings that are listed; the rest is counted.
 const FINDINGS_MAX: usize = 100;
+/// Kinds of records that are counted; there are half as many. The rest is told as `other`.
+const EVENTS_MAX: usize = 32;
 /// Bytes of one file that is read: rotation keeps files far below.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -35,6 +38,8 @@ pub struct Verdict {
     pub head: Head,
     /// Number of the last record.
     pub last: u64,
+    /// Records by what they tell of.
+    pub events: BTreeMap<String, u64>,
 }
 
 /// One file.
@@ -80,6 +85,12 @@ impl Verdict {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.findings.is_empty()
+    }
+
+    fn count(&mut self, event: &str) {
+        let event =
+            if self.events.len() < EVENTS_MAX || self.events.contains_key(event) { event } else { "other" };
+        *self.events.entry(event.to_owned()).or_default() += 1;
     }
 
     fn find(&mut self, file: &Path, line: u64, what: impl Into<String>) {
@@ -218,6 +229,16 @@ impl Walk<'_> {
             _ => {}
         }
         verdict.behind_checkpoint += 1;
+        if let Some(newer) =
+            line.facts.get("v").and_then(Value::as_u64).filter(|format| *format > super::FORMAT)
+        {
+            let text = format!(
+                "a record of format {newer}, this program knows {}: verify with the spillway that wrote it",
+                super::FORMAT
+            );
+            verdict.find(file, number, text);
+        }
+        verdict.count(line.facts.get("event").and_then(Value::as_str).unwrap_or("other"));
         match line.facts.get("event").and_then(Value::as_str) {
             Some("checkpoint") => self.checkpoint(verdict, file, number, &line),
             Some("audit-gap") => gap(verdict, file, number, &line.facts),

@@ -40,6 +40,8 @@ pub(super) enum Job {
         weighty: bool,
         written: Option<oneshot::Sender<()>>,
     },
+    /// Say when all before it is written.
+    Settle(oneshot::Sender<()>),
     /// Write everything, end, and say so by dropping this.
     Stop(std::sync::mpsc::SyncSender<()>),
 }
@@ -53,6 +55,8 @@ pub struct Figures {
     pub pending: AtomicU64,
     /// Records that are only on standard error.
     pub lost: AtomicU64,
+    /// Records that the head knew and the log had no more when it was opened.
+    pub cut: AtomicU64,
     /// Whether the disk takes nothing.
     pub failing: AtomicBool,
     /// The thread did not answer in time; nobody waits for it until it does.
@@ -133,6 +137,7 @@ impl Writer {
                             self.checkpoint();
                         }
                     }
+                    Job::Settle(written) => waiting.push(written),
                     Job::Stop(told) => stop = Some(told),
                 }
             }
@@ -160,6 +165,7 @@ impl Writer {
     /// Numbers a record and binds it to the one before.
     fn record(&mut self, mut facts: Map<String, Value>) {
         facts.entry("time").or_insert_with(|| shown::time_millis(clock::wall()).into());
+        facts.insert("v".to_owned(), super::FORMAT.into());
         facts.insert("mono_ms".to_owned(), (clock::now().as_nanos() / 1_000_000).into());
         facts.insert("host".to_owned(), self.host.as_str().into());
         facts.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
@@ -271,6 +277,7 @@ impl Writer {
                 }
                 self.begun = true;
                 if found.cut_records > 0 {
+                    self.figures.cut.fetch_add(found.cut_records, Ordering::Relaxed);
                     tracing::error!(
                         records = found.cut_records,
                         folder = %self.folder.display(),

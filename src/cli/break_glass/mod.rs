@@ -1,10 +1,14 @@
 //! `spillway break-glass …`: who may use the lane for emergencies, and does it work?
 //!
-//! Everything here works without a cluster, a proxy or a network, apart from `test`, `arm`, `confirm` and `disarm`, which
-//! are requests to the lane itself. Secrets are read from a terminal or a file, never from an argument.
+//! Everything here works without a cluster, a proxy or a network, apart from `test`, `drill`, `arm`, `confirm` and `disarm`,
+//! which are requests to the lane itself. Secrets are read from a terminal or a file, never from an argument.
 
 mod arm;
 mod ca;
+mod drill;
+mod drill_lane;
+mod drill_node;
+mod drill_report;
 mod grant;
 mod issue;
 mod list;
@@ -32,6 +36,7 @@ Examples:
   spillway break-glass issue --ca bg-ca --user alice@corp --ttl 24h \\
       --kubeconfig alice.kubeconfig --server https://10.0.0.11:6444 --cluster-ca /etc/kubernetes/pki/ca.crt
   spillway break-glass test --kubeconfig alice.kubeconfig        # before it is needed
+  sudo spillway break-glass drill --kubeconfig alice.kubeconfig  # the whole incident, once a quarter
   kubectl --kubeconfig alice.kubeconfig get nodes
 
 In an incident: spillway help incident")]
@@ -55,6 +60,8 @@ enum Command {
     Revoke(revoke::Args),
     /// Prove that the lane works for a person: connection, TLS, identity, rights, latency
     Test(test::Args),
+    /// Rehearse an incident on this installation, change nothing, and write a report
+    Drill(drill::Args),
     /// Open the lane for yourself by a reason and a ticket, or by a signed grant, where the lane asks for them
     Arm(arm::Args),
     /// Make the key that signs grants
@@ -100,6 +107,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
         Command::List(args) => list::list(args, out),
         Command::Revoke(args) => revoke::revoke(args, out),
         Command::Test(args) => test::test(args, out),
+        Command::Drill(args) => drill::drill(args, out),
         Command::Arm(args) => arm::arm(args, out),
         Command::GrantKey(args) => grant::make_key(args, out),
         Command::Grant(args) => grant::grant(args, out),
