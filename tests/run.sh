@@ -32,8 +32,13 @@ need cc gcc
 need cmake cmake
 need taskset util-linux
 need tar tar
+need ip iproute2
+need nsenter util-linux
 need promtool prometheus
 need systemd-analyze systemd
+need musl-gcc musl-tools
+need buildah buildah
+need readelf binutils
 need slowhttptest slowhttptest
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
@@ -60,6 +65,8 @@ step "alerts and recording rules" rules
 step "programs of a real cluster (built once)" bash -c 'tests/cluster/build.sh > '"$log"'/bin && tests/cluster/request-info.sh'
 step "fuzz targets: format" bash -c 'cd fuzz && cargo fmt --check'
 step "h2spec (built once)" bash -c 'tests/h2spec/build.sh > '"$log"'/h2spec'
+step "kubeadm (built once)" bash -c 'tests/kubeadm/build.sh > '"$log"'/kubeadm'
+step "Helm (built once)" bash -c 'tests/helm/build.sh > '"$log"'/helm'
 export SPILLWAY_CLUSTER_BIN; SPILLWAY_CLUSTER_BIN=$(cat "$log/bin" 2>/dev/null || true)
 step "unit, documentation, tidy and integration tests" cargo test --locked
 step "documentation builds" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
@@ -73,7 +80,7 @@ service() {
 }
 step "the systemd unit" service
 step "the drills" "${CARGO_TARGET_DIR:-target}/release/spillway" drill --all
-step "the demo, headless" "${CARGO_TARGET_DIR:-target}/release/spillway" demo --headless
+step "the image: static, small, started alone; the demo, headless" tests/image.sh
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]

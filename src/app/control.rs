@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::announce::{self, Pulse};
 use super::chronicle;
 use super::lookout::Lookout;
 use super::reload::Watch;
@@ -156,12 +157,20 @@ async fn live(
     ended: oneshot::Receiver<Ending>,
 ) {
     let Inside { gate, names, state, authenticator, watch, metrics, limits, .. } = inside;
-    tokio::spawn(watch.run());
+    let (ask, asked) = mpsc::channel(announce::ASKED_MAX);
+    tokio::spawn(watch.run(asked));
+    tokio::spawn(announce::reload_on_signal(ask));
     let told: Arc<dyn Fn(Fetched) + Send + Sync> =
         Arc::new(move |fetched| metrics.credential_reloaded("jwks_url", fetched != Fetched::Failed));
     authenticator.fetchers(&told).into_iter().for_each(|fetcher| drop(tokio::spawn(fetcher)));
     let mut lookout = Lookout::new(probers, Arc::clone(&gate));
-    tokio::spawn(Arc::clone(&gate).run(move || lookout.look()));
+    let (pulse, seen) = (Pulse::default(), Arc::clone(&gate));
+    tokio::spawn(announce::watchdog(pulse.clone()));
+    tokio::spawn(announce::tell_status(move || seen.view()));
+    tokio::spawn(Arc::clone(&gate).run(move || {
+        pulse.beat();
+        lookout.look()
+    }));
     tokio::spawn(chronicle::keep(Arc::clone(&gate), names));
     tokio::spawn(footprint::keep(Arc::clone(&gate), limits.memory, footprint));
     tokio::spawn(async move {

@@ -4,6 +4,7 @@
 //! wrong is found before anything runs, so a failed start leaves nothing behind. The control thread owns everything
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
+mod announce;
 mod chronicle;
 mod control;
 mod descriptors;
@@ -164,7 +165,9 @@ impl Running {
     /// # Errors
     /// When signals cannot be received.
     pub fn until_signal(self) -> std::io::Result<()> {
+        announce::ready();
         control::wait_for_signal()?;
+        announce::stopping(self.grace);
         tracing::info!(grace = ?self.grace, "draining");
         self.drain();
         tracing::info!("drained");

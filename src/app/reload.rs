@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::expiry::Expiries;
@@ -25,6 +26,18 @@ const EXPIRY_EVERY: u32 = 3_600;
 
 /// Reads the files of one thing anew. The error says which file and why.
 type Load = Box<dyn Fn() -> Result<(), String> + Send>;
+
+/// Somebody wants all files read now, changed or not, and to hear what came of it.
+pub(super) type Ask = oneshot::Sender<Reread>;
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reread {
+    /// Things whose files were read.
+    pub(super) read: usize,
+    /// Those of them that cannot be used; what was read before stays in force.
+    pub(super) failed: usize,
+}
 
 /// Everything that is watched.
 pub(super) struct Watch {
@@ -73,15 +86,24 @@ impl Watch {
         self.items.push(Item { what, files, load, marks, read, moved: false });
     }
 
-    /// Watches for ever.
-    pub(super) async fn run(mut self) {
+    /// Watches for ever, and reads everything when `asked`.
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Ask>) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            let answer = tokio::select! {
+                _ = ticks.tick() => None,
+                Some(answer) = asked.recv() => Some(answer),
+            };
             // Disks may hang; probes and metrics must not hang with them.
             let looked = tokio::task::spawn_blocking(move || {
-                self.look();
+                match answer {
+                    None => self.look(),
+                    Some(answer) => {
+                        // Who asked may have gone.
+                        let _ = answer.send(self.read_all());
+                    }
+                }
                 self
             });
             match looked.await {
@@ -100,19 +122,37 @@ impl Watch {
         for item in &mut self.items {
             if let Some(result) = item.look() {
                 changed = true;
-                self.metrics.credential_reloaded(item.what, result.is_ok());
-                match result {
-                    Ok(()) => tracing::info!(what = item.what, "changed files are in force"),
-                    Err(reason) => tracing::error!(
-                        what = item.what,
-                        reason,
-                        "changed files cannot be used: what was read before stays in force"
-                    ),
-                }
+                tell(&self.metrics, item.what, result);
             }
         }
         if changed {
             self.expiries.tell(&self.metrics, crate::clock::wall());
+        }
+    }
+
+    /// Reads every file, changed or not.
+    fn read_all(&mut self) -> Reread {
+        let mut failed = 0;
+        for item in &mut self.items {
+            let result = item.read();
+            failed += usize::from(result.is_err());
+            tell(&self.metrics, item.what, result);
+        }
+        self.expiries.tell(&self.metrics, crate::clock::wall());
+        Reread { read: self.items.len(), failed }
+    }
+}
+
+fn tell(metrics: &Metrics, what: &'static str, result: Result<(), String>) {
+    metrics.credential_reloaded(what, result.is_ok());
+    match result {
+        Ok(()) => tracing::info!(what, "changed files are in force"),
+        Err(reason) => {
+            tracing::error!(
+                what,
+                reason,
+                "changed files cannot be used: what was read before stays in force"
+            );
         }
     }
 }
@@ -135,6 +175,13 @@ impl Item {
         }
         self.read = read;
         Some((self.load)())
+    }
+
+    /// Reads them, changed or not.
+    fn read(&mut self) -> Result<(), String> {
+        // Taken before, so that a change in between is seen by the next look.
+        (self.marks, self.read, self.moved) = (marks(&self.files), digest(&self.files), false);
+        (self.load)()
     }
 }
 
@@ -226,6 +273,16 @@ mod tests {
         std::os::unix::fs::symlink("second", desk.folder.path().join("turned")).unwrap();
         std::fs::rename(desk.folder.path().join("turned"), desk.folder.path().join("data")).unwrap();
         assert_eq!(desk.loads(), 1);
+    }
+
+    #[test]
+    fn who_asks_has_everything_read_at_once() {
+        let mut desk = Desk::new();
+        assert_eq!(desk.watch.read_all(), Reread { read: 1, failed: 0 });
+        assert_eq!(desk.loads.load(Ordering::Relaxed), 1, "read although nothing has changed");
+        std::fs::write(desk.folder.path().join("first/ca.crt"), "bad").unwrap();
+        assert_eq!(desk.watch.read_all(), Reread { read: 1, failed: 1 });
+        assert_eq!(desk.loads(), 2, "what was read is not read again");
     }
 
     #[test]

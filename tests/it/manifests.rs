@@ -9,13 +9,17 @@ use std::process::{Command, Output};
 
 use crate::spillway::{BINARY, CLUSTER};
 
-/// What is made for other programs than kube-apiserver, or is only a part of an object.
+/// What is made for other programs than kube-apiserver, or is only a part of an object, or is rendered first
+/// (`charts.rs`). Any other file is tried.
 const NOT_OBJECTS: &[&str] = &[
     "deploy/monitoring/",
+    // rollout.rs tries these with the CRDs they are for.
     "deploy/chaos/",
     "deploy/rollout/",
     "deploy/static-pod/kube-apiserver0",
     "deploy/sidecar/",
+    "deploy/gateway/point-daemonset",
+    "deploy/helm/",
 ];
 
 /// What of a kubeadm cluster's kube-apiserver manifest a patch can meet.
@@ -45,7 +49,8 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(found.stdout).unwrap()
 }
 
-fn dry_run(objects: &str) -> String {
+/// Has kube-apiserver judge the objects as if it would keep them, and says which they are.
+pub(crate) fn dry_run(objects: &str) -> String {
     // Made by a controller elsewhere; pods are admitted only where it exists.
     CLUSTER.apply("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default, namespace: kube-system}");
     let admin = CLUSTER.admin_kubeconfig();

@@ -62,6 +62,7 @@ pub(crate) struct Paths {
 pub(crate) struct Pki {
     directory: PathBuf,
     client_ca: Authority,
+    server_ca: Authority,
     break_glass_ca: Authority,
 }
 
@@ -99,7 +100,7 @@ impl Pki {
                 &break_glass,
             ),
             wrong_admin: user("wrong-admin", "admin", masters, &wrong),
-            serving: issue(&directory, "serving", serving(), &server),
+            serving: issue(&directory, "serving", serving(&[]), &server),
             service_account: service_account(&directory),
             client_ca,
             server_ca,
@@ -109,7 +110,7 @@ impl Pki {
             logs,
             dir: dir.into(),
         };
-        (Self { directory, client_ca: client, break_glass_ca: break_glass }, paths)
+        (Self { directory, client_ca: client, server_ca: server, break_glass_ca: break_glass }, paths)
     }
 
     /// One more client certificate of the client CA, in files called `file`. At most two groups (see [`params`]).
@@ -132,6 +133,11 @@ impl Pki {
         let mut params = params(name, &["odd"], ExtendedKeyUsagePurpose::ClientAuth);
         change(&mut params);
         issue(&self.directory, file, params, &self.client_ca)
+    }
+
+    /// A serving certificate that has these addresses besides those of [`Paths::serving`].
+    pub(crate) fn serving(&self, file: &str, addresses: &[IpAddr]) -> Pair {
+        issue(&self.directory, file, serving(addresses), &self.server_ca)
     }
 
     /// A kubelet's certificate.
@@ -190,7 +196,7 @@ fn params(name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> Certif
     params
 }
 
-fn serving() -> CertificateParams {
+fn serving(more: &[IpAddr]) -> CertificateParams {
     const NAMES: [&str; 5] = [
         "localhost",
         "kubernetes",
@@ -205,7 +211,7 @@ fn serving() -> CertificateParams {
     params.subject_alt_names = NAMES
         .map(|name| SanType::DnsName(name.try_into().expect("an ASCII name")))
         .into_iter()
-        .chain(loopback.into_iter().chain([SERVICE]).map(SanType::IpAddress))
+        .chain(loopback.into_iter().chain([SERVICE]).chain(more.iter().copied()).map(SanType::IpAddress))
         .collect();
     params
 }
