@@ -41,6 +41,11 @@ fuzz: ## looks for inputs that misbehave, every target in turn; MINUTES=20 in al
 bench: release ## decision, classification and end to end beside HAProxy, nghttpx and Envoy
 	@benches/run.sh
 
+.PHONY: neighbours
+neighbours: ## what others notice of abuse, and of TokenReviews that hang, as tables; ONLY="ping" ROUNDS=10 (about 4 minutes)
+	@NEIGHBOURS_ONLY="$(ONLY)" NEIGHBOURS_ROUNDS=$(or $(ROUNDS),10) \
+	  $(CARGO) test --release --locked --test neighbours -- --test-threads=1 --nocapture
+
 .PHONY: release
 release: ## the optimised binary
 	@$(CARGO) build --release --locked --bin spillway

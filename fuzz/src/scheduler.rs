@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use spillway::flow::{
-    Arrival, Decision, Encoding, End, Key, Kind, Level, Outcome, Probe, Probes, Reason, Scheduler, Settings,
-    Ticket, Verdict,
+    Arrival, Decision, Encoding, End, Key, Kind, Level, Outcome, Probe, Probes, Reason, ResponseBytes,
+    Scheduler, Settings, Ticket, Verdict,
 };
 use spillway::policy::Lane;
 use spillway::request::{DecodedPath, RequestInfo};
@@ -91,7 +91,7 @@ impl World {
         settings.tickets = 64;
         settings.hold.most = 3;
         settings.watches.per_flow = 3;
-        settings.memory.response_bytes = 50_000_000;
+        settings.memory.response_bytes = ResponseBytes::Fixed(50_000_000);
         Self {
             scheduler: Scheduler::new(settings.clone(), 7, Instant::ORIGIN),
             settings,

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::explained::Explain;
 use super::operations::Operations;
+use super::tapped::TapFilter;
 use super::wire::{self, Isolate, Isolated, Isolations, LeverView, Moved, Problem, Release};
 use crate::telemetry::LocalPeer;
 
@@ -34,6 +35,7 @@ pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/decisions", get(decisions))
         .route("/v1/decisions/{id}", get(decision))
         .route("/v1/explain", post(explain))
+        .route("/v1/tap", post(tap))
         .route("/v1/isolations", get(isolations).post(isolate))
         .route("/v1/isolations/release", post(release))
         .route("/v1/lockdown", post(lock))
@@ -74,6 +76,10 @@ async fn decisions(State(operations): Shared, RawQuery(query): RawQuery) -> Resp
 
 async fn explain(State(operations): Shared, body: Bytes) -> Response {
     answered(read(&body).and_then(|request: Explain| operations.explain(&request)))
+}
+
+async fn tap(State(operations): Shared, body: Bytes) -> Response {
+    answered(read(&body).map(|filter: TapFilter| operations.tap(&filter)))
 }
 
 fn answered(answer: Result<impl Serialize, Problem>) -> Response {

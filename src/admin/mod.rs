@@ -10,6 +10,7 @@ mod bounded;
 pub mod explained;
 mod operations;
 mod socket;
+pub mod tapped;
 pub mod wire;
 
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@
 use futures_util::future::BoxFuture;
 
 use super::explained::{DecisionLines, Explain, Explained};
+use super::tapped::{TapFilter, Tapped};
 use super::wire::{
     Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, Release,
     Status,
@@ -31,6 +32,8 @@ pub trait Operations: Send + Sync {
     /// # Errors
     /// When it is none.
     fn explain(&self, request: &Explain) -> Result<Explained, Problem>;
+    /// What passed since the last question; asking keeps it on for a few seconds.
+    fn tap(&self, filter: &TapFilter) -> Tapped;
     /// What is isolated.
     fn isolations(&self) -> Vec<IsolationView>;
     /// Isolates, or says what would happen.

@@ -53,6 +53,24 @@ pub(super) fn resident() -> Option<u64> {
 
 /// The smallest memory limit of the cgroups that the table `own` names, and of those around them.
 fn cgroup(own: &Path, mounted: &Path) -> Option<u64> {
+    smallest_of(own, mounted, Whose::Own)
+}
+
+/// The smallest memory limit of the cgroups around this process's own.
+pub(super) fn limit_around(own: &Path, mounted: &Path) -> Option<u64> {
+    smallest_of(own, mounted, Whose::Around)
+}
+
+/// Which limits count.
+#[derive(Clone, Copy)]
+enum Whose {
+    /// That of the process's own cgroup, and those around it.
+    Own,
+    /// Only those around it: what others share with it.
+    Around,
+}
+
+fn smallest_of(own: &Path, mounted: &Path, whose: Whose) -> Option<u64> {
     let table = fs::read_to_string(own).ok()?;
     table
         .lines()
@@ -60,9 +78,9 @@ fn cgroup(own: &Path, mounted: &Path) -> Option<u64> {
             let mut fields = line.splitn(3, ':');
             let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
             match controllers {
-                "" => smallest(mounted, path, "memory.max"),
+                "" => smallest(mounted, path, "memory.max", whose),
                 named if named.split(',').any(|name| name == "memory") => {
-                    smallest(&mounted.join("memory"), path, "memory.limit_in_bytes")
+                    smallest(&mounted.join("memory"), path, "memory.limit_in_bytes", whose)
                 }
                 _ => None,
             }
@@ -71,10 +89,12 @@ fn cgroup(own: &Path, mounted: &Path) -> Option<u64> {
 }
 
 /// In a container the path may be the host's, which does not exist here: then the mount's own root is the container's.
-fn smallest(mounted: &Path, path: &str, file: &str) -> Option<u64> {
+fn smallest(mounted: &Path, path: &str, file: &str, whose: Whose) -> Option<u64> {
     let own: PathBuf = mounted.join(path.trim_start_matches('/'));
     own.ancestors()
         .take_while(|at| at.starts_with(mounted))
+        .filter(|at| at.is_dir())
+        .skip(usize::from(matches!(whose, Whose::Around)))
         .filter_map(|at| fs::read_to_string(at.join(file)).ok()?.trim().parse().ok())
         .filter(|&limit| limit < NO_LIMIT)
         .min()

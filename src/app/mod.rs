@@ -5,12 +5,14 @@
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
 mod announce;
+pub mod check;
 mod chronicle;
 mod control;
 mod descriptors;
 mod expiry;
 pub mod explain;
 mod footprint;
+mod host;
 mod levers;
 mod lookout;
 mod reload;
@@ -36,7 +38,7 @@ use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{Audit, BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
 use crate::config::{self, ProxyConfiguration, TrafficPolicy};
-use crate::flow::{Ceiling, Scheduler};
+use crate::flow::{self, Ceiling, ResponseBytes, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
 use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
@@ -278,8 +280,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
     let watch = watched::all(proxy, &authenticator, serving, upstream.rotation.clone(), &metrics);
-    metrics.response_budget(policy.overload.memory.response_bytes);
-    let mut scheduler = Scheduler::new(settings::flow(policy), seed(), clock::now());
+    let mut scheduler = Scheduler::new(flow_of(proxy, policy), seed(), clock::now());
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
     if let Some(state) = &state {
         state.recall(&mut scheduler);
@@ -297,6 +298,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         levers: Arc::default(),
         recent: Arc::default(),
         decisions: Arc::default(),
+        tap: Arc::default(),
     });
     let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {
@@ -322,6 +324,25 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         keeper,
         limits: OwnLimits { memory: footprint::limit(proxy.limits.memory), descriptors: plan.limit },
     })
+}
+
+/// The scheduler's settings, with what only the host can tell.
+fn flow_of(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> flow::Settings {
+    let mut settings = settings::flow(policy);
+    let memory = &mut settings.memory;
+    memory.server = host::server_memory(proxy.upstreams.server.address);
+    let from = match (memory.response_bytes, memory.server) {
+        (ResponseBytes::Fixed(_), _) => "the policy",
+        (ResponseBytes::Auto, Some(_)) => "the memory of the apiserver's host",
+        (ResponseBytes::Auto, None) => "the default for an apiserver on another host",
+    };
+    tracing::info!(
+        bytes = memory.budget(),
+        server_memory = memory.server,
+        from,
+        "budget of answers in flight; overload.memory.responseBytes pins it"
+    );
+    settings
 }
 
 fn bind_listeners(

@@ -49,6 +49,7 @@ pub(super) fn status(view: &View, names: &Names) -> Value {
         "diagnosis": diagnosis.sentence(client.as_deref()),
         "probes": { "livez": livez, "cached": cached, "consistent": consistent },
         "responseBytes": snapshot.response_bytes,
+        "responseBudget": snapshot.response_budget,
         "heavyDuty": rounded(snapshot.heavy_duty),
         "earlyReturns": snapshot.early_returns,
         "heldRefusals": view.gate.holding,

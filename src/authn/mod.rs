@@ -40,6 +40,7 @@ pub use self::keys::KeyError;
 pub use self::known::TokenKey;
 pub use self::material::{Material, MaterialError};
 pub use self::possession::ProofOfPossession;
+pub(crate) use self::possession::signatures_are_checked;
 
 use self::token::Unverified;
 

@@ -357,7 +357,8 @@ fn at(milliseconds: u64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
 }
 
-fn clock_time(milliseconds: u64) -> String {
+/// `14:05:02.118`.
+pub(super) fn clock_time(milliseconds: u64) -> String {
     let format = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
     at(milliseconds).and_then(|at| at.format(format).ok()).unwrap_or_else(|| "-".to_owned())
 }

@@ -32,7 +32,7 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("drills", "breaking things on purpose: the model, and Chaos Mesh", include_str!("../../docs/DRILLS.md")),
     ("levers", "isolate, lockdown, limit: what each does and does not", include_str!("../../docs/LEVERS.md")),
     ("metrics", "every metric", include_str!("../../docs/METRICS.md")),
-    ("rollouts", "spillway gate, and roll-outs in phases", include_str!("../../docs/ROLLOUT.md")),
+    ("phases", "spillway gate, and roll-outs in phases", include_str!("../../docs/PHASES.md")),
     ("words", "the glossary", include_str!("../../docs/GLOSSARY.md")),
 ];
 
@@ -69,6 +69,11 @@ fn found(word: &str) -> Option<String> {
     }
     let page = PAGES.iter().find(|(name, _, _)| *name == word).map(|(_, _, page)| (*page).to_owned());
     page.or_else(|| reason(word)).or_else(|| section(ALERTS, word))
+}
+
+/// The text about a code of the configuration.
+pub(super) fn code_page(code: &str) -> Option<String> {
+    section(CODES, code)
 }
 
 /// The part of a document below `### NAME`, its heading without the marks.

@@ -152,6 +152,11 @@ fn with_image(template: &str, image: &str) -> Result<String, String> {
     Ok(template.replace(&format!("image: {IMAGE}"), &format!("image: {image}")))
 }
 
+/// The configuration for a node whose kube-apiserver moves to loopback.
+pub(super) fn node_config(node: IpAddr) -> String {
+    config(node, Mode::AddressSplit)
+}
+
 fn config(node: IpAddr, mode: Mode) -> String {
     let (address, loopback) = match node {
         IpAddr::V4(node) => (node.to_string(), "127.0.0.1"),

@@ -5,6 +5,8 @@
 
 pub mod audit;
 pub mod break_glass;
+pub mod check;
+pub mod config;
 pub mod demo;
 pub mod drill;
 mod effect;
@@ -20,9 +22,11 @@ pub mod limit;
 pub mod lockdown;
 pub mod manifest;
 mod observed;
+mod redact;
 pub mod replay;
 mod replayed;
 pub mod run;
+mod sarif;
 pub mod shell;
 mod shown;
 pub mod simulate;
@@ -31,6 +35,8 @@ mod simulate_search;
 mod simulated;
 mod socket;
 pub mod status;
+pub mod sysdump;
+pub mod tap;
 pub mod top;
 pub mod validate;
 
@@ -78,6 +84,8 @@ enum Command {
     Run(run::Args),
     /// Check configuration and policy files without starting anything
     Validate(validate::Args),
+    /// Is this installation as it should be, before it starts and while it runs?
+    Check(check::Args),
     /// Play a telemetry storm without and with spillway, on this machine, no cluster needed
     Demo(demo::Args),
     /// Break a modelled apiserver on purpose, and see whether spillway keeps its promises
@@ -90,6 +98,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Play audit logs through a policy: who would have been refused?
     Replay(replay::Args),
+    /// Print a first configuration, and the schema of any
+    Config(config::Args),
     /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
     Manifest(manifest::Args),
     /// Show how the running proxy is, why, and what to do next
@@ -102,6 +112,10 @@ enum Command {
     Explain(explain::Args),
     /// Wait, and fail at once when kube-apiserver is not well: for roll-outs in phases
     Gate(gate::Args),
+    /// Show requests as they are answered
+    Tap(tap::Args),
+    /// Collect a support bundle without secrets
+    Sysdump(sysdump::Args),
     /// Contain one client now
     Isolate(isolate::Args),
     /// End an isolation
@@ -176,11 +190,13 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
             // Its reader has closed the pipe: nobody is left to tell.
             Err(_) => Ending::Failed,
         },
+        Command::Check(args) => check::run(&args, out, err, shown_colour()),
         Command::Demo(args) => demo::run(&args, out, err),
         Command::Drill(args) => drill::run(&args, out, err),
         Command::Audit(args) => audit::run(&args, out, err),
         Command::BreakGlass(args) => break_glass::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
+        Command::Config(args) => config::run(&args, out, err),
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
@@ -188,6 +204,8 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Events(args) => events::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out, err),
         Command::Gate(args) => gate::run(&args, out, err),
+        Command::Tap(args) => tap::run(&args, out, err),
+        Command::Sysdump(args) => sysdump::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),
         Command::Release(args) => isolate::release(&args, out, err),
         Command::Isolations(args) => isolate::list(&args, out, err),

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::Ending;
 use super::isolate::ended;
-use super::shown::{Output, fit, for_programs, target_of};
+use super::shown::{COLUMNS, Output, fit, for_programs, target_of};
 use super::socket::{Failure, Where};
 use crate::admin::wire::{ClientView, Clients};
 
@@ -74,7 +74,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
         let printed = if again { write!(out, "{REDRAW}") } else { Ok(()) };
         let printed = printed
             .and_then(|()| for_programs(args.output, &clients, out))
-            .and_then(|done| if done { Ok(()) } else { table(&clients, out) })
+            .and_then(|done| if done { Ok(()) } else { table(&clients, columns(), out) })
             .and_then(|()| out.flush());
         if printed.is_err() || !again {
             return ended(printed);
@@ -83,7 +83,30 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
     }
 }
 
-fn table(clients: &Clients, out: &mut dyn Write) -> io::Result<()> {
+/// How wide the terminal is; as wide as everything is made for where nobody can say.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
+}
+
+/// Two lines a client where one would break: a phone, or a pane beside another.
+fn narrow(clients: &Clients, columns: usize, out: &mut dyn Write) -> io::Result<()> {
+    for client in &clients.clients {
+        let lane = client.lanes.last().map_or("", String::as_str);
+        writeln!(out, "{}", fit(&client.user, columns))?;
+        let text = format!(
+            "  {:.1}/s served, {:.1}/s refused, {lane}",
+            client.served_per_second, client.shed_per_second
+        );
+        writeln!(out, "{}", fit(&text, columns))?;
+    }
+    writeln!(out, "{}", fit(&format!("{} of {} clients", clients.clients.len(), clients.known), columns))
+}
+
+fn table(clients: &Clients, columns: usize, out: &mut dyn Write) -> io::Result<()> {
+    if columns < COLUMNS {
+        return narrow(clients, columns, out);
+    }
     writeln!(out, "{:<44} {:>8} {:>9}  {:<9}  IDLE", "CLIENT", "SERVED/s", "REFUSED/s", "LANE")?;
     for client in &clients.clients {
         let ClientView { user, lanes, served_per_second, shed_per_second, idle_seconds, .. } = client;
@@ -128,7 +151,12 @@ mod tests {
             known: 812,
         };
         let mut out = Vec::new();
-        table(&clients, &mut out).unwrap();
+        table(&clients, COLUMNS, &mut out).unwrap();
+        writeln!(out, "--- 40 columns").unwrap();
+        let begun = out.len();
+        table(&clients, 40, &mut out).unwrap();
+        let narrow = String::from_utf8_lossy(&out[begun..]).into_owned();
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
         super::super::golden::compare("top", &String::from_utf8(out).unwrap());
     }
 }

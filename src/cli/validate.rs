@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::help::code_page;
+use super::sarif;
+
 use crate::config::{self, Colour, Diagnostics, Document, DocumentKind, FileChecks};
 
 /// All files are fine; there may be warnings.
@@ -17,9 +20,17 @@ pub const INVALID: u8 = 3;
 
 /// Check configuration files without using them.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spillway validate /etc/spillway/spillway.yaml /etc/spillway/policy.yaml
+  spillway validate --skip-files policy.yaml           on another machine
+  spillway validate -o sarif policy.yaml > findings.sarif
+  spillway validate --list
+
+Exit codes: 0 it would be used, 3 it would not; spillway help SPW0204 explains a code.")]
 pub struct Args {
     /// YAML files with ProxyConfiguration and TrafficPolicy documents, checked together.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "list", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// How findings are printed.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
@@ -27,6 +38,9 @@ pub struct Args {
     /// Do not look at the certificate and key files that are named: for checking on another machine.
     #[arg(long)]
     pub skip_files: bool,
+    /// List what is looked for and end.
+    #[arg(long)]
+    pub list: bool,
 }
 
 /// How findings are printed.
@@ -36,6 +50,8 @@ pub enum Output {
     Text,
     /// For programs: one JSON object.
     Json,
+    /// For code hosts: SARIF 2.1.0.
+    Sarif,
 }
 
 /// Checks the files and returns the exit code, [`VALID`] or [`INVALID`].
@@ -43,6 +59,10 @@ pub enum Output {
 /// # Errors
 /// When the findings cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> io::Result<u8> {
+    if args.list {
+        list(out)?;
+        return Ok(VALID);
+    }
     let checks = if args.skip_files { FileChecks::Off } else { FileChecks::On };
     let (documents, found, code) = match config::load_with(&args.files, checks) {
         Ok(loaded) => (loaded.documents, loaded.warnings, VALID),
@@ -50,6 +70,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour
     };
     match args.output {
         Output::Json => writeln!(out, "{:#}", report(&documents, &found))?,
+        Output::Sarif => writeln!(out, "{:#}", sarif::report(&found))?,
         Output::Text => {
             if !found.0.is_empty() {
                 writeln!(err, "{}", config::human(&found, colour))?;
@@ -64,6 +85,15 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour
         }
     }
     Ok(code)
+}
+
+/// Everything that can be found, with the sentence of its page.
+fn list(out: &mut dyn Write) -> io::Result<()> {
+    config::Code::ALL.iter().try_for_each(|code| {
+        let page = code_page(code.as_str()).unwrap_or_default();
+        let title = page.lines().next().and_then(|line| line.split_once(": ")).map_or("", |(_, title)| title);
+        writeln!(out, "{code}  {:<8} {title}", code.severity().as_str())
+    })
 }
 
 fn report(documents: &[Document], found: &Diagnostics) -> serde_json::Value {
@@ -119,7 +149,8 @@ mod tests {
     fn validate(files: &[&str], output: Output, skip_files: bool) -> (u8, String, String) {
         let (mut out, mut err) = (vec![], vec![]);
         let files = files.iter().map(PathBuf::from).collect();
-        let code = run(&Args { files, output, skip_files }, &mut out, &mut err, Colour::Never).unwrap();
+        let code =
+            run(&Args { files, output, skip_files, list: false }, &mut out, &mut err, Colour::Never).unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
@@ -168,8 +199,33 @@ mod tests {
     #[test]
     fn colour_is_for_terminals() {
         let (mut out, mut err) = (vec![], vec![]);
-        let args = Args { files: vec!["no/such.yaml".into()], output: Output::Text, skip_files: false };
+        let args =
+            Args { files: vec!["no/such.yaml".into()], output: Output::Text, skip_files: false, list: false };
         run(&args, &mut out, &mut err, Colour::Always).unwrap();
         assert!(String::from_utf8(err).unwrap().contains("\x1b[1;31merror[SPW0601]\x1b[0m"));
+    }
+
+    #[test]
+    fn a_code_host_gets_places_and_help_and_the_list_names_every_code() {
+        let files = [format!("{FOLDER}/unknown-lane.yaml"), format!("{FOLDER}/warnings.yaml")];
+        let (code, out, _) = validate(&[&files[0]], Output::Sarif, true);
+        assert_eq!(code, INVALID);
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let run = &report["runs"][0];
+        let result = &run["results"][0];
+        assert_eq!((&result["ruleId"], &result["level"]), (&json!("SPW0204"), &json!("error")));
+        let region = &result["locations"][0]["physicalLocation"]["region"];
+        assert!(
+            region["startLine"].as_u64() > Some(1)
+                && region["endColumn"].as_u64() > region["startColumn"].as_u64(),
+            "{out}"
+        );
+        assert!(run["tool"]["driver"]["rules"][0]["help"]["text"].as_str().unwrap().contains("Fix: "));
+        let (code, out, _) = validate(&[&files[1]], Output::Sarif, true);
+        assert_eq!(code, VALID);
+        assert!(out.contains("\"level\": \"warning\""), "{out}");
+        let mut out = Vec::new();
+        list(&mut out).unwrap();
+        super::super::golden::compare("validate-list", &String::from_utf8(out).unwrap());
     }
 }

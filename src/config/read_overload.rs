@@ -10,7 +10,7 @@ use super::quantity::{show_duration, show_size};
 use super::read_traffic::{rate, unknown_lane};
 use super::section::{Field, Section};
 use super::traffic::{LimitBounds, Objectives, OverloadSettings};
-use crate::flow::{HoldSettings, MemorySettings, WatchSettings};
+use crate::flow::{HoldSettings, MemorySettings, ResponseBytes, WatchSettings};
 use crate::policy::Lane;
 
 /// Range of the objectives.
@@ -81,17 +81,25 @@ fn objectives(section: &mut Section<'_>) -> Option<Objectives> {
 
 fn memory(section: &mut Section<'_>) -> Option<MemorySettings> {
     let field = section.field("responseBytes");
-    let default = MemorySettings::default().response_bytes;
-    let response_bytes = field.clone().and_then(|field| field.bytes(0..=1 << 40)).unwrap_or(default);
-    if let Some(field) = field
-        && (1..PAGE_BYTES).contains(&response_bytes)
+    let response_bytes = field.clone().and_then(response_bytes).unwrap_or_default();
+    if let (Some(field), ResponseBytes::Fixed(bytes)) = (field, response_bytes)
+        && (1..PAGE_BYTES).contains(&bytes)
     {
-        let size = show_size(response_bytes);
+        let size = show_size(bytes);
         let message = format!("`{}` of {size} is less than one ordinary page of a LIST takes", field.path());
         let label = format!("expected at least {}, or 0 for no bound", show_size(PAGE_BYTES));
         field.report(Code::MemoryBelowPage, message, label);
     }
-    Some(MemorySettings { response_bytes })
+    Some(MemorySettings { response_bytes, server: None })
+}
+
+/// A size, or the word that leaves it to the server's memory.
+fn response_bytes(field: Field<'_>) -> Option<ResponseBytes> {
+    const WORDS: &[(&str, ResponseBytes)] = &[("auto", ResponseBytes::Auto)];
+    if field.is_word() {
+        return field.choice(WORDS);
+    }
+    field.bytes(0..=1 << 40).map(ResponseBytes::Fixed)
 }
 
 fn watches(section: &mut Section<'_>) -> Option<WatchSettings> {

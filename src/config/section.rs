@@ -6,6 +6,7 @@
 //! `key:` with nothing behind it counts as absent, so that a section may be commented out line by line.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -14,15 +15,19 @@ use std::time::Duration;
 
 use super::diagnostic::{Code, Diagnostic};
 use super::files::{Content, FileUse};
+use super::learn::{Learned, Learnt, NOTHING, Shape};
 use super::quantity::{self, show_duration, show_size};
 use super::source::{Place, Source, Span};
 use super::yaml::{Key, Node, Value};
+use crate::policy::Lane;
 
 /// What reading one file has found so far.
 pub(super) struct Reader<'a> {
     source: &'a Source,
     found: RefCell<Vec<Diagnostic>>,
     files: RefCell<Vec<FileUse>>,
+    /// Nothing is read: the keys are learnt.
+    learned: Option<Learned>,
 }
 
 /// One value and the way to it.
@@ -47,7 +52,17 @@ pub(super) struct Section<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(source: &'a Source) -> Self {
-        Self { source, found: RefCell::default(), files: RefCell::default() }
+        Self { source, found: RefCell::default(), files: RefCell::default(), learned: None }
+    }
+
+    /// A reader over nothing, for what it will be asked.
+    pub(super) fn learning(source: &'a Source) -> Self {
+        Self { learned: Some(Learned::default()), ..Self::new(source) }
+    }
+
+    /// What was asked of a learning reader.
+    pub(super) fn learned(self) -> BTreeMap<String, Learnt> {
+        self.learned.map(Learned::into_inner).unwrap_or_default()
     }
 
     pub(super) fn root(&'a self, node: &'a Node) -> Field<'a> {
@@ -76,6 +91,9 @@ impl<'a> Section<'a> {
         read: impl FnOnce(Field<'a>) -> Option<T>,
     ) -> Option<T> {
         if let Some(field) = self.field(key) {
+            if let Some(learned) = &self.reader.learned {
+                learned.needed(&field.path);
+            }
             return read(field);
         }
         let owner = if self.path.is_empty() { "the document".to_owned() } else { format!("`{}`", self.path) };
@@ -107,6 +125,14 @@ impl<'a> Section<'a> {
     pub(super) fn field(&mut self, key: &'static str) -> Option<Field<'a>> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
+        }
+        if let Some(learned) = &self.reader.learned {
+            if !Learned::may_ask(key) {
+                return None;
+            }
+            let field = Field::named(self.reader, &self.path, key);
+            learned.key(&field.path);
+            return Some(field);
         }
         let (key, node) =
             self.entries.iter().find(|(entry, node)| entry.text == key && node.value != Value::Null)?;
@@ -147,6 +173,19 @@ impl<'a> Field<'a> {
         let path = if path.is_empty() { key.text.clone() } else { format!("{path}.{}", key.text) };
         let span = if matches!(node.value, Value::Map(_) | Value::List(_)) { key.span } else { node.span };
         Self { reader, path, span, node }
+    }
+
+    /// A value that is not there, for what it should be.
+    fn named(reader: &'a Reader<'a>, path: &str, key: &str) -> Self {
+        let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        Self { reader, path, span: NOTHING.span, node: &NOTHING }
+    }
+
+    /// Notes what the value should be; then there is nothing to read.
+    fn learns(&self, shape: impl FnOnce() -> Shape) -> bool {
+        let Some(learned) = &self.reader.learned else { return false };
+        learned.shape(&self.path, shape());
+        true
     }
 
     pub(super) fn place(&self) -> Place {
@@ -220,6 +259,9 @@ impl<'a> Field<'a> {
 
     /// The words as written; a plain number counts as its own text.
     pub(super) fn text(self) -> Option<&'a str> {
+        if self.learns(|| Shape::Text("a text".to_owned())) {
+            return None;
+        }
         match &self.node.value {
             Value::Text(text) => Some(text),
             Value::Integer(_) | Value::Float => Some(self.reader.source.slice(self.node.span)),
@@ -228,6 +270,9 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn boolean(self) -> Option<bool> {
+        if self.learns(|| Shape::Boolean) {
+            return None;
+        }
         match self.node.value {
             Value::Bool(value) => Some(value),
             _ => self.wrong_type("true or false"),
@@ -235,12 +280,18 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn integer(self, range: RangeInclusive<u32>) -> Option<u32> {
+        if self.learns(|| Shape::Integer(*range.start(), *range.end())) {
+            return None;
+        }
         let Value::Integer(value) = self.node.value else { return self.wrong_type("a whole number") };
         let range = i128::from(*range.start())..=i128::from(*range.end());
         self.within(value, range, |value| value).and_then(|value| u32::try_from(value).ok())
     }
 
     pub(super) fn duration(self, range: RangeInclusive<Duration>) -> Option<Duration> {
+        if self.learns(|| Shape::Duration(show_duration(*range.start()), show_duration(*range.end()))) {
+            return None;
+        }
         const EXPECTED: &str = "a time with a unit, such as 250ms, 5s or 1m30s";
         let text = match &self.node.value {
             Value::Text(text) => text,
@@ -258,6 +309,9 @@ impl<'a> Field<'a> {
 
     /// As [`Self::size`], for what may be larger than 4 GiB.
     pub(super) fn bytes(self, range: RangeInclusive<u64>) -> Option<u64> {
+        if self.learns(|| Shape::Size(*range.start(), *range.end())) {
+            return None;
+        }
         const EXPECTED: &str = "a size, such as 65536, 64KiB or 1MiB";
         let value = match &self.node.value {
             Value::Integer(value) => u64::try_from(*value).ok(),
@@ -271,8 +325,16 @@ impl<'a> Field<'a> {
         self.within(value.unwrap_or(u64::MAX), range, show_size)
     }
 
+    /// Whether letters stand here where a number or a size could: somebody meant a word.
+    pub(super) fn is_word(&self) -> bool {
+        matches!(&self.node.value, Value::Text(text) if text.starts_with(|c: char| c.is_ascii_alphabetic()))
+    }
+
     /// One of a closed set of words.
     pub(super) fn choice<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
+        if self.learns(|| Shape::Words(words.iter().map(|(word, _)| (*word).to_owned()).collect())) {
+            return None;
+        }
         let text = self.clone().text()?;
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
@@ -288,6 +350,9 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn address(self) -> Option<SocketAddr> {
+        if self.learns(|| Shape::Text("an IP address and a port".to_owned())) {
+            return None;
+        }
         let text = self.clone().text()?;
         let address = text.parse().ok();
         address.or_else(|| {
@@ -297,6 +362,9 @@ impl<'a> Field<'a> {
 
     /// A name for metrics and logs.
     pub(super) fn name(self) -> Option<String> {
+        if self.learns(|| Shape::Text("1 to 63 of a-z, 0-9 and -".to_owned())) {
+            return None;
+        }
         let text = self.clone().text()?;
         let fits = (1..=63).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
@@ -308,6 +376,9 @@ impl<'a> Field<'a> {
 
     /// A file that must hold `content`, relative to the file that names it.
     pub(super) fn file(self, content: Content) -> Option<PathBuf> {
+        if self.learns(|| Shape::Text("the path of a file".to_owned())) {
+            return None;
+        }
         let text = self.clone().text()?;
         if text.is_empty() {
             return self.malformed(text, "the path of a file");
@@ -320,6 +391,9 @@ impl<'a> Field<'a> {
 
     /// A folder, relative to the file that names it. It may be made later.
     pub(super) fn folder(self) -> Option<PathBuf> {
+        if self.learns(|| Shape::Text("the path of a folder".to_owned())) {
+            return None;
+        }
         let text = self.clone().text()?;
         if text.is_empty() {
             return self.malformed(text, "the path of a folder");
@@ -329,6 +403,9 @@ impl<'a> Field<'a> {
 
     /// A text that `parse` understands, or else `expected` is.
     pub(super) fn parsed<T>(self, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        if self.learns(|| Shape::Text(expected.to_owned())) {
+            return None;
+        }
         let text = self.clone().text()?;
         parse(text).or_else(|| self.malformed(text, expected))
     }
@@ -339,6 +416,16 @@ impl<'a> Field<'a> {
         lengths: RangeInclusive<usize>,
         mut read: impl FnMut(Field<'a>) -> Option<T>,
     ) -> Option<Vec<T>> {
+        if self.learns(|| Shape::List(*lengths.start(), *lengths.end())) {
+            let path = format!("{}[0]", self.path);
+            let first = Field { path, ..self };
+            if let Some(learned) = &first.reader.learned {
+                learned.key(&first.path);
+            }
+            // What one entry may be is asked for its questions alone.
+            let _ = read(first);
+            return None;
+        }
         let Value::List(nodes) = &self.node.value else { return self.wrong_type("a list") };
         if nodes.len() < *lengths.start() {
             self.report(Code::Empty, format!("`{}` needs an entry", self.path), "this list is empty");
@@ -360,6 +447,16 @@ impl<'a> Field<'a> {
 
     /// The keys and values of a mapping whose keys are not fixed.
     pub(super) fn entries(self) -> Option<Vec<(Field<'a>, &'a str, Place)>> {
+        if self.learns(|| Shape::Object) {
+            let lanes = Lane::ALL.into_iter().filter(|lane| *lane != Lane::BreakGlass);
+            let entry = |lane: Lane| {
+                let field = Field::named(self.reader, &self.path, lane.as_str());
+                field.learns(|| Shape::Object);
+                (field, lane.as_str(), self.place())
+            };
+            // Lanes are the only keys that are not fixed by a reader.
+            return Some(lanes.map(entry).collect());
+        }
         let entries = self.mapping()?;
         let place = |key: &Key| self.reader.place(key.span);
         let field = |key, node| Field::below(self.reader, &self.path, key, node);
@@ -368,7 +465,12 @@ impl<'a> Field<'a> {
 
     /// A mapping with fixed keys. `read` asks for all of them before it gives up on one.
     pub(super) fn section<T>(self, read: impl FnOnce(&mut Section<'a>) -> Option<T>) -> Option<T> {
-        let entries = self.mapping()?;
+        // Of the document itself there is no key.
+        let is_learnt = self.reader.learned.is_some();
+        if is_learnt && !self.path.is_empty() {
+            self.learns(|| Shape::Object);
+        }
+        let entries = if is_learnt { &[] } else { self.mapping()? };
         let Self { reader, path, span, .. } = self;
         let mut section = Section { reader, path, span, entries, asked: Vec::new(), unread: false };
         let value = read(&mut section);

@@ -57,8 +57,9 @@ pub struct OverloadSettings {
     pub limit: LimitBounds,
     /// Times to first byte below which a request counts as calm, however slow it is against its own baseline.
     pub objectives: Objectives,
-    /// `memory.responseBytes`: estimated bytes of answers in flight at most. Default 192 MiB, range 1 MiB to 1 TiB;
-    /// 0: no bound. kube-apiserver takes about five times as much memory while it answers.
+    /// `memory.responseBytes`: estimated bytes of answers in flight at most. Default `auto`: for an apiserver on this
+    /// host a quarter of its memory, at five bytes of it for each byte of an answer; for another one 192 MiB.
+    /// A number instead: 1 MiB to 1 TiB; 0: no bound.
     pub memory: MemorySettings,
     /// Bounds of watches. `perIdentity` (a user name; on a node, for bound tokens): default 1,000, range 1 to 100,000,
     /// 0: no bound. By lane, `live`: default 0, no bound; `starts`: per second and at once, default 100/400 for

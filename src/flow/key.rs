@@ -206,14 +206,16 @@ fn limit_bucket(limit: Option<u64>) -> u8 {
     }
 }
 
+fn selects_fields(selector: Selector) -> bool {
+    matches!(selector, Selector::Field | Selector::Name)
+}
+
 fn list_prior(scope: Scope, limit: Option<u64>, selector: Selector, version: ResourceVersion) -> u8 {
     let whole = match scope {
         Scope::Object => 1,
-        _ if selector == Selector::Name => 1,
         Scope::Namespace | Scope::NonResource => PRIOR_NAMESPACE_LIST,
-        Scope::Cluster if selector == Selector::Field && version == ResourceVersion::Any => {
-            PRIOR_INDEXED_LIST
-        }
+        // By name, too: where that is one key, the scope is an object; here all are looked at.
+        Scope::Cluster if selects_fields(selector) && version == ResourceVersion::Any => PRIOR_INDEXED_LIST,
         Scope::Cluster => PRIOR_CLUSTER_LIST,
     };
     let page = limit.map_or(u64::from(whole), |limit| limit.div_ceil(OBJECTS_PER_SEAT).max(1));

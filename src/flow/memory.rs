@@ -12,9 +12,12 @@
 //!
 //! Small answers are not counted: seats bound them, and nothing here may hold back a lease or an operator's call.
 
+use super::budget::Budget;
 use super::estimate::Estimates;
 use super::key::Key;
+use super::settings::MemorySettings;
 use crate::policy::Lane;
+use crate::units::Instant;
 
 /// Answers below this are bounded by their seats: 10 of them, at 100 kB each.
 const LARGE: u64 = 1_000_000;
@@ -53,8 +56,7 @@ pub(super) fn expected(estimates: &Estimates, key: &Key) -> Size {
 /// The bytes of large answers in flight.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// 0: no bound.
-    budget: u64,
+    budget: Budget,
     in_flight: u64,
     /// Large answers of operators among them.
     operators: u32,
@@ -63,26 +65,41 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(budget: u64) -> Self {
-        Self { budget, in_flight: 0, operators: 0, guesses: [0; PLACES] }
+    pub(super) fn new(settings: MemorySettings) -> Self {
+        Self { budget: Budget::new(settings), in_flight: 0, operators: 0, guesses: [0; PLACES] }
     }
 
-    pub(super) fn set_budget(&mut self, budget: u64) {
-        self.budget = budget;
+    pub(super) fn reconfigure(&mut self, settings: MemorySettings) {
+        self.budget.reconfigure(settings);
+    }
+
+    /// Bytes that may be in flight; 0: no bound.
+    pub(super) fn budget(&self) -> u64 {
+        self.budget.bytes()
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, is_returning: bool) {
+        self.budget.tick(now, self.in_flight, is_returning);
+    }
+
+    /// The server is gone, and had not announced it.
+    pub(super) fn lost(&mut self, now: Instant) {
+        self.budget.lost(now);
     }
 
     pub(super) fn fits(&self, lane: Lane, size: Size) -> bool {
         let guessed = size.guess.is_some_and(|place| self.guesses[usize::from(place)] > 0);
         size.bytes == 0
-            || self.budget == 0
             || self.in_flight == 0
-            || !guessed && self.in_flight.saturating_add(size.bytes) <= self.budget
+            || self.budget() == 0
+            || !guessed && self.in_flight.saturating_add(size.bytes) <= self.budget()
             // A person's one LIST may be what tells where the memory went.
             || lane == Lane::Operators && self.operators == 0
     }
 
     pub(super) fn take(&mut self, lane: Lane, size: Size) {
         self.in_flight = self.in_flight.saturating_add(size.bytes);
+        self.budget.saw(self.in_flight);
         self.operators += u32::from(lane == Lane::Operators && size.bytes > 0);
         if let Some(place) = size.guess {
             let guesses = &mut self.guesses[usize::from(place)];
@@ -113,6 +130,11 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
+    fn memory(budget: u64) -> Memory {
+        let response_bytes = super::super::settings::ResponseBytes::Fixed(budget);
+        Memory::new(MemorySettings { response_bytes, server: None })
+    }
+
     fn known(bytes: u64) -> Size {
         Size { bytes, guess: None }
     }
@@ -120,7 +142,7 @@ mod tests {
     #[test]
     fn one_list_of_a_resource_finds_out_its_size_for_all() {
         let mut estimates = Estimates::new();
-        let mut memory = Memory::new(200 * MB);
+        let mut memory = memory(200 * MB);
         let (secrets, pods) = (cluster_list("secrets"), cluster_list("pods"));
         let first = expected(&estimates, &secrets);
         memory.take(Lane::Workload, first);
@@ -166,7 +188,7 @@ mod tests {
 
     #[test]
     fn answers_fit_until_the_budget_is_full_and_a_giant_goes_alone() {
-        let mut memory = Memory::new(100 * MB);
+        let mut memory = memory(100 * MB);
         memory.take(Lane::Telemetry, known(60 * MB));
         assert!(memory.fits(Lane::Telemetry, known(40 * MB)) && !memory.fits(Lane::Platform, known(41 * MB)));
         assert!(memory.fits(Lane::NodeHealth, Size::default()));
@@ -178,6 +200,6 @@ mod tests {
         memory.give_back(Lane::Telemetry, known(60 * MB));
         assert!(memory.fits(Lane::Workload, known(500 * MB)));
         assert_eq!(memory.in_flight(), 0);
-        assert!(Memory::new(0).fits(Lane::Telemetry, known(u64::MAX)), "no bound");
+        assert!(self::memory(0).fits(Lane::Telemetry, known(u64::MAX)), "no bound");
     }
 }

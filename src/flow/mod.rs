@@ -22,6 +22,7 @@
 //! dropped, calls [`Scheduler::tick`] every [`TICK`], and [`Scheduler::wake`] at [`Scheduler::next_wake`].
 
 mod arrive;
+mod budget;
 mod ceiling;
 mod clients;
 mod cohort;
@@ -76,7 +77,9 @@ pub use recovery::State;
 pub use remembered::{Remembered, RememberedCall};
 pub use scheduler::Scheduler;
 pub use seats::HEAVY_SEATS;
-pub use settings::{HoldSettings, Laws, LimitSettings, MemorySettings, Objectives, Settings, WatchSettings};
+pub use settings::{
+    HoldSettings, Laws, LimitSettings, MemorySettings, Objectives, ResponseBytes, Settings, WatchSettings,
+};
 pub use snapshot::{LaneSnapshot, Snapshot};
 pub use tick::TICK;
 pub use walk::{Answer, Ends, Gate, Numbers, Walk};

@@ -118,7 +118,7 @@ impl Scheduler {
     #[must_use]
     pub fn new(settings: Settings, seed: u64, now: Instant) -> Self {
         let limit = Limit::new(&settings.limit);
-        let mut ledger = Ledger::new(settings.memory.response_bytes);
+        let mut ledger = Ledger::new(settings.memory);
         ledger.resize(limit.seats(), &settings.lanes, settings.heavy_percent);
         Self {
             ledger,

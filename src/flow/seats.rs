@@ -16,6 +16,7 @@
 //! them run, and one always can.
 
 use super::memory::{Memory, Size};
+use super::settings::MemorySettings;
 use crate::policy::{Lane, LaneSettings};
 use crate::units::Seats;
 
@@ -67,7 +68,7 @@ pub(super) struct Need {
 }
 
 impl Ledger {
-    pub(super) fn new(response_bytes: u64) -> Self {
+    pub(super) fn new(memory: MemorySettings) -> Self {
         Self {
             shares: [Share::default(); Lane::COUNT],
             lanes: [LaneUse::default(); Lane::COUNT],
@@ -75,7 +76,7 @@ impl Ledger {
             heavy: 0,
             peak: 0,
             light_peak: 0,
-            memory: Memory::new(response_bytes),
+            memory: Memory::new(memory),
         }
     }
 

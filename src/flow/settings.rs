@@ -40,10 +40,22 @@ pub struct Settings {
 }
 
 /// The apiserver needs about five times the bytes of a LIST while it answers it, so bytes in flight are memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemorySettings {
-    /// Estimated bytes of answers in flight at most; one answer larger than this goes alone. 0: no bound.
-    pub response_bytes: u64,
+    /// Estimated bytes of answers in flight at most; one answer larger than this goes alone.
+    pub response_bytes: ResponseBytes,
+    /// Memory that the apiserver has, in bytes, where it is known: its host's.
+    pub server: Option<u64>,
+}
+
+/// How many bytes of answers may be in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResponseBytes {
+    /// A share of what the server has.
+    #[default]
+    Auto,
+    /// This many; 0: no bound.
+    Fixed(u64),
 }
 
 /// Bounds of watches.
@@ -77,13 +89,6 @@ pub struct Laws {
     pub cancel_worst: bool,
     /// Shed telemetry by whole clients (hash of client and hour), not by single requests.
     pub cohorts: bool,
-}
-
-impl Default for MemorySettings {
-    fn default() -> Self {
-        // 192 MiB of answers are about 1 GB in the apiserver: what a control-plane node of 4 GiB can spare.
-        Self { response_bytes: 192 << 20 }
-    }
 }
 
 impl Default for WatchSettings {

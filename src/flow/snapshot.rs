@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub tickets: u32,
     /// Estimated bytes of large answers in flight.
     pub response_bytes: u64,
+    /// What they may be, in bytes; 0: no bound.
+    pub response_budget: u64,
     /// The part of the time during which heavy requests may run: below 1, pauses follow them.
     pub heavy_duty: f64,
     /// Refused clients that came back before they were told to, so far.
@@ -134,6 +136,7 @@ impl Scheduler {
             baselines: self.estimates.baselines(),
             tickets: self.tickets.known(),
             response_bytes: self.ledger.memory.in_flight(),
+            response_budget: self.ledger.memory.budget(),
             heavy_duty: self.pace.duty(),
             early_returns: self.returns.early,
             held: self.returns.held(),

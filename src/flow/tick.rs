@@ -57,6 +57,8 @@ impl Scheduler {
         self.pace.set_duty(self.limit.heavy_duty().min(duty));
         self.cancel_the_worst(now);
         self.warming.tick(now);
+        let is_returning = matches!(self.recovery.state(), State::Cold | State::Ramp);
+        self.ledger.memory.tick(now, is_returning);
         self.cohorts.tick(now, self.ledger.has_spare(Lane::Telemetry, Seats::ZERO));
         self.cutting = step == Step::Cut;
         self.follow_causes();
@@ -83,6 +85,9 @@ impl Scheduler {
     /// The upstream part reports that the apiserver went away (no connection, not ready) or came back.
     pub fn upstream_up(&mut self, now: Instant, is_up: bool) {
         let now = self.no_earlier(now);
+        if !is_up && self.recovery.state() != State::Cold {
+            self.ledger.memory.lost(now);
+        }
         self.recovery.upstream(now, is_up, &mut self.limit);
         self.resize();
         self.wake(now);
@@ -96,7 +101,7 @@ impl Scheduler {
             lane.reconfigure(&mut self.tickets, (old, new), (*new_lane, now));
         }
         self.watches.reconfigure((&self.settings.watches, &settings.watches), now);
-        self.ledger.memory.set_budget(settings.memory.response_bytes);
+        self.ledger.memory.reconfigure(settings.memory);
         self.limit.rebound(&settings.limit);
         self.settings = settings;
         self.resize();

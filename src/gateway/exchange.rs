@@ -17,6 +17,7 @@ use super::Shared;
 use super::body::Body;
 use super::decisions::{self, Refusal};
 use super::recent::Client;
+use super::tap::Line;
 use crate::authn::Caller;
 use crate::clock;
 use crate::flow::{self, Numbers};
@@ -122,8 +123,33 @@ impl Exchange {
         }
     }
 
+    /// What a watcher sees of it.
+    fn line(&self, status: StatusCode) -> Line {
+        let path = self.path.as_ref().map_or("", |path| path.as_str());
+        let audit_id = self.audit_id.to_str().unwrap_or_default();
+        Line {
+            at: clock::wall(),
+            id: audit_id.split('-').next().unwrap_or_default().to_owned(),
+            user: self.caller.as_ref().map(|caller| decisions::target(&caller.identity.user)),
+            lane: self.lane,
+            verb: self.verb.as_str(),
+            request: decisions::target(&format!("{} {path}", self.method)),
+            rule: self.rule.as_ref().map_or("", |(policy, rule)| policy.rule_name(*rule)).to_owned(),
+            status: status.as_u16(),
+            reason: match self.answerer {
+                Answerer::Upstream => None,
+                Answerer::Refused(reason) | Answerer::Failed(reason) => Some(reason.as_str()),
+            },
+            latency: self.answered.unwrap_or_else(clock::now).since(self.arrived),
+            queued: self.queued,
+        }
+    }
+
     /// Keeps a refusal for `explain`; a request that went on costs one look.
     pub(super) fn keep(&self, shared: &Shared, is_break_glass: bool, response: &Response<Body>) {
+        if shared.tap.is_on(self.arrived) {
+            shared.tap.pour(self.line(response.status()));
+        }
         let (reason, is_refusal) = match self.answerer {
             Answerer::Upstream => return,
             Answerer::Refused(reason) => (reason, true),

@@ -23,6 +23,7 @@ mod permit;
 mod recent;
 mod refuse;
 mod resolved;
+mod tap;
 mod target;
 mod tunnel;
 mod turn;
@@ -54,6 +55,7 @@ pub use self::gate::{Gate, View};
 pub use self::levers::{Hits, Lever, Levers};
 pub use self::names::Names;
 pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
+pub use self::tap::{Drawn, Line, Tap};
 pub use self::turn::{Entrance, Reserve, ReserveUsage};
 
 /// What every shard's gateway shares.
@@ -76,6 +78,8 @@ pub struct Shared {
     pub recent: Arc<Recent>,
     /// What was refused lately.
     pub decisions: Arc<Decisions>,
+    /// What passes, while somebody watches.
+    pub tap: Arc<Tap>,
 }
 
 /// One shard's request path.

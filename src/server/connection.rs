@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
@@ -64,6 +64,8 @@ pub struct Connection {
     pub(super) activity: Activity,
     /// Why its client was cut off, once it was.
     pub(super) abuse: OnceLock<Abuse>,
+    /// Requests refused because their heads are too many together, since its reader last looked.
+    pub(super) refused_heads: AtomicU32,
     _open: Open,
 }
 
@@ -160,6 +162,7 @@ pub(super) async fn serve(
         session: session_names(session),
         activity: Activity::new(),
         abuse: OnceLock::new(),
+        refused_heads: AtomicU32::new(0),
         _open: open,
     });
     let requests = Requests {

@@ -12,11 +12,14 @@
 use tokio::time::Instant;
 
 use super::hpack::Fields;
+use super::turn;
 
 /// `PRI * HTTP/2.0` and so on: no frame.
 const PREFACE_BYTES: u32 = 24;
 /// Length, type, flags and stream of a frame.
 const HEAD_BYTES: usize = 9;
+/// Where in it the type is.
+const KIND_AT: usize = 3;
 /// Header fields of one block, beyond which the whole connection is ended: a request that is only somewhat above
 /// [`super::Limits::header_fields`] gets its 431.
 const FIELDS_PER_LIMIT: u32 = 2;
@@ -106,7 +109,9 @@ pub(super) struct Frames {
     priorities: Bucket,
     tiny: Bucket,
     unknown: Bucket,
+    refused_heads: Bucket,
     flood: Option<Flood>,
+    effort: usize,
 }
 
 /// A header block that has begun.
@@ -139,7 +144,10 @@ impl Frames {
             priorities: Bucket::new(200, 20),
             tiny: Bucket::new(1_000, 100),
             unknown: Bucket::new(100, 10),
+            // Who is told that its heads are too many may have sent what one window of requests holds before it hears of it.
+            refused_heads: Bucket::new(32, 2),
             flood: None,
+            effort: 0,
         }
     }
 
@@ -151,6 +159,23 @@ impl Frames {
     /// Whether a header block has begun and not ended.
     pub(super) const fn is_in_block(&self) -> bool {
         self.block.is_some()
+    }
+
+    /// How many bytes of a body are certain to come next.
+    pub(super) const fn body_left(&self) -> u32 {
+        if self.head[KIND_AT] == DATA { self.skip } else { 0 }
+    }
+
+    /// So many of its requests were refused because their heads together hold too much ([`super::heads`]).
+    pub(super) fn heads_refused(&mut self, count: u32) {
+        if self.flood.is_none() && !(0..count).all(|_| self.refused_heads.take()) {
+            self.flood = Some(Flood::Fields);
+        }
+    }
+
+    /// What was read since this was last asked, as [`super::turn`] counts it.
+    pub(super) const fn effort(&mut self) -> usize {
+        std::mem::replace(&mut self.effort, 0)
     }
 
     /// So many bytes were sent to the client.
@@ -169,14 +194,17 @@ impl Frames {
             if self.skip > 0 {
                 let here = u32::try_from(bytes.len() - at).unwrap_or(u32::MAX).min(self.skip);
                 let end = at + here as usize;
+                let each = if self.block.is_some() { turn::BLOCK_BYTE } else { turn::BYTE };
+                self.effort += each * here as usize;
                 self.payload(&bytes[at..end]);
                 self.skip -= here;
                 at = end;
-            } else if self.flood.is_some() {
+            } else if self.flood.is_some() && self.have == 0 {
                 return at;
             } else {
                 self.head[self.have] = bytes[at];
                 self.have += 1;
+                self.effort += turn::BYTE;
                 at += 1;
                 if self.have == HEAD_BYTES {
                     self.have = 0;
@@ -364,6 +392,32 @@ mod tests {
             assert!(!frames.is_in_block());
         }
         assert_eq!(frames.flood(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_on_sending_heads_that_are_refused_is_cut_off() {
+        let mut frames = conversation();
+        frames.heads_refused(32);
+        assert_eq!(frames.flood(), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        frames.heads_refused(2);
+        assert!(!frames.is_over());
+        frames.heads_refused(1);
+        assert_eq!(frames.flood(), Some(Flood::Fields));
+        assert!(frames.is_over());
+    }
+
+    #[test]
+    fn header_blocks_take_more_effort_than_anything_else() {
+        let mut frames = conversation();
+        frames.effort();
+        frames.read(&frame(DATA, 0, &[0; 1_600]));
+        assert_eq!(frames.effort(), (HEAD_BYTES + 1_600) * turn::BYTE);
+        frames.read(&frame(HEADERS, END_HEADERS, &[0x82; 100]));
+        assert_eq!(frames.effort(), HEAD_BYTES * turn::BYTE + 100 * turn::BLOCK_BYTE);
+        assert_eq!(frames.body_left(), 0);
+        frames.read(&frame(DATA, 0, &[0; 1_600])[..600]);
+        assert_eq!(frames.body_left(), 1_009);
     }
 
     #[test]

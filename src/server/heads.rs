@@ -3,7 +3,8 @@
 //! A head costs its client what it sends, and us what hyper makes of it: a hundred fields of one byte each become some
 //! twenty kilobytes. Two budgets bound that. A connection's counts only what is out of proportion, fields beyond
 //! what any honest client sends; a listener's counts everything beyond a small head, over all connections, so that
-//! more connections do not mean more memory. Who is over one of them is told 429, and may come back.
+//! more connections do not mean more memory. Who is over one of them is told 429, and may come back; who goes on beyond
+//! its own is cut off ([`super::frames`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,9 +43,14 @@ pub(super) struct Held {
     _listener: Option<Part>,
 }
 
-/// A budget is used up.
+/// Whose budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exhausted;
+pub(super) enum Exhausted {
+    /// The client's own.
+    Connection,
+    /// Everybody's.
+    Listener,
+}
 
 impl Budget {
     /// For the heads of one connection.
@@ -61,13 +67,13 @@ impl Budget {
         Arc::new(Self { used: AtomicUsize::new(0), max })
     }
 
-    fn take(self: &Arc<Self>, bytes: usize) -> Result<Option<Part>, Exhausted> {
+    fn take(self: &Arc<Self>, bytes: usize, whose: Exhausted) -> Result<Option<Part>, Exhausted> {
         if bytes == 0 {
             return Ok(None);
         }
         let part = Part { budget: Arc::clone(self), bytes };
         if self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.max {
-            return Err(Exhausted);
+            return Err(whose);
         }
         Ok(Some(part))
     }
@@ -89,8 +95,9 @@ pub(super) fn hold(
     let text: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let all = fields.saturating_mul(FIELD_BYTES).saturating_add(text);
     Ok(Held {
-        _connection: connection.take(fields.saturating_sub(FIELDS_FREE) * FIELD_BYTES)?,
-        _listener: listener.take(all.saturating_sub(HEAD_BYTES_FREE))?,
+        _connection: connection
+            .take(fields.saturating_sub(FIELDS_FREE) * FIELD_BYTES, Exhausted::Connection)?,
+        _listener: listener.take(all.saturating_sub(HEAD_BYTES_FREE), Exhausted::Listener)?,
     })
 }
 

@@ -26,6 +26,7 @@ mod shard;
 mod stream;
 mod tally;
 mod tls;
+mod turn;
 
 use std::io;
 use std::net::SocketAddr;

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use hyper::service::Service;
 
 use super::connection::Connection;
 use super::handler::{BodyError, Handler, ServerBody, failure};
-use super::heads::{self, Budget, Held};
+use super::heads::{self, Budget, Exhausted, Held};
 use super::rest;
 use super::tally::{Tally, count};
 
@@ -78,8 +79,11 @@ impl Requests {
                 "CONNECT is not served here",
             ));
         }
-        heads::hold(request.headers(), &self.heads, &self.all_heads).map_err(|_exhausted| {
+        heads::hold(request.headers(), &self.heads, &self.all_heads).map_err(|exhausted| {
             count(&self.tally.heads_refused);
+            if exhausted == Exhausted::Connection {
+                self.connection.refused_heads.fetch_add(1, Ordering::Relaxed);
+            }
             let message = "too many requests with large heads are unanswered: send fewer headers, or fewer requests at a time";
             let mut refusal = failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
             refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

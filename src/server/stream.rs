@@ -8,7 +8,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,6 +21,7 @@ use super::connection::{Connection, Protocol};
 use super::frames::{Frames, TooManyPieces};
 use super::framing::Framing;
 use super::settings::Limits;
+use super::turn::Turn;
 use crate::io::{Deferred, Flusher, ReadAhead};
 
 /// A stream whose handshake is done.
@@ -30,6 +32,9 @@ pub(super) type Io = TokioIo<Watched<Deferred<Accepted>>>;
 
 /// What hyper reads in place of the byte that cannot be read in one way only; it answers 400 and closes.
 const NO_HTTP: u8 = 0;
+
+/// As much of [`TooManyPieces`] at once as h2 takes before it has had enough, with some to spare.
+const PIECES_BYTES: usize = 256;
 
 /// Dresses an accepted stream for hyper.
 pub(super) fn wrap(
@@ -43,6 +48,7 @@ pub(super) fn wrap(
         Protocol::Http2 => Guard::Http2(
             Box::new(Frames::new(limits.streams, limits.header_fields)),
             TooManyPieces::default(),
+            Turn::new(),
         ),
     };
     TokioIo::new(Watched { stream: Deferred::new(stream, flusher), guard, connection })
@@ -58,7 +64,7 @@ pub(super) struct Watched<S> {
 
 enum Guard {
     Http1(Framing),
-    Http2(Box<Frames>, TooManyPieces),
+    Http2(Box<Frames>, TooManyPieces, Turn),
     /// The client was cut off: the end of the stream.
     Closed,
 }
@@ -70,10 +76,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.look_at_refusals();
         match &mut this.guard {
             Guard::Closed => return Poll::Ready(Ok(())),
-            Guard::Http2(frames, pieces) if frames.is_over() => {
-                while buffer.remaining() > 0 {
+            Guard::Http2(frames, pieces, _) if frames.is_over() => {
+                for _ in 0..buffer.remaining().min(PIECES_BYTES) {
                     buffer.put_slice(&[pieces.next()]);
                 }
                 return Poll::Ready(Ok(()));
@@ -81,7 +88,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             Guard::Http1(_) | Guard::Http2(..) => {}
         }
         let before = buffer.filled().len();
-        let result = Pin::new(&mut this.stream).poll_read(context, buffer);
+        let stream = Pin::new(&mut this.stream);
+        let result = if let Guard::Http2(frames, _, turn) = &mut this.guard {
+            ready!(turn.poll_next(context));
+            turn.poll_read(stream, frames.body_left(), context, buffer)
+        } else {
+            stream.poll_read(context, buffer)
+        };
         if buffer.filled().len() > before {
             this.connection.activity.bytes_read();
             this.look_at(buffer, before);
@@ -91,6 +104,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S> Watched<S> {
+    /// Cuts off who goes on sending what is refused.
+    fn look_at_refusals(&mut self) {
+        let Guard::Http2(frames, ..) = &mut self.guard else { return };
+        if self.connection.refused_heads.load(Ordering::Relaxed) > 0 {
+            frames.heads_refused(self.connection.refused_heads.swap(0, Ordering::Relaxed));
+            if let Some(flood) = frames.flood() {
+                let _ = self.connection.abuse.set(flood.into());
+            }
+        }
+    }
+
     /// Looks at what was read from `before` on, and cuts it where it must end.
     fn look_at(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let connection = &self.connection;
@@ -107,8 +131,9 @@ impl<S> Watched<S> {
                 buffer.set_filled(at + 1);
                 self.guard = Guard::Closed;
             }
-            Guard::Http2(frames, _) => {
+            Guard::Http2(frames, _, turn) => {
                 let passes = frames.read(&buffer.filled()[before..]);
+                turn.take(frames.effort());
                 if let Some(flood) = frames.flood() {
                     let _ = connection.abuse.set(flood.into());
                     buffer.set_filled(before + passes);
@@ -121,7 +146,7 @@ impl<S> Watched<S> {
 
     /// So much was sent, `last` at its end.
     fn sent(&mut self, result: &Poll<io::Result<usize>>, last: &[u8]) {
-        let (Guard::Http2(frames, _), Poll::Ready(Ok(bytes))) = (&mut self.guard, result) else { return };
+        let (Guard::Http2(frames, ..), Poll::Ready(Ok(bytes))) = (&mut self.guard, result) else { return };
         frames.sent(*bytes);
         if let Some(abuse) = Abuse::told(last) {
             let _ = self.connection.abuse.set(abuse);

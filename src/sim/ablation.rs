@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::guard::{Answer, Call, Ended, Guard, Id};
 use super::spillway::Spillway;
-use crate::flow::{Encoding, Key, Probe, Probes, Settings};
+use crate::flow::{Encoding, Key, Probe, Probes, ResponseBytes, Settings};
 use crate::policy::Lane;
 use crate::request::{DecodedPath, RequestInfo};
 use crate::units::{Instant, Seats};
@@ -84,7 +84,7 @@ fn taken_away(name: &str, mut settings: Settings) -> Option<(Settings, Twist)> {
         "without-seat-discount" => settings.laws.seat_discount = false,
         "without-cancel" => settings.laws.cancel_worst = false,
         "without-cohorts" => settings.laws.cohorts = false,
-        "without-memory-budget" => settings.memory.response_bytes = 0,
+        "without-memory-budget" => settings.memory.response_bytes = ResponseBytes::Fixed(0),
         "without-objectives" => {
             let tiny = Duration::from_millis(1);
             let objectives = &mut settings.objectives;

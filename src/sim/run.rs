@@ -45,8 +45,11 @@ pub fn run(
     name: &str,
     seed: u64,
 ) -> Result<Run, RunError> {
+    let mut settings = settings.clone();
+    // The server's memory is what its host has: what spillway on the same host knows.
+    settings.memory.server = Some(scenario.server.memory.0 as u64);
     let guard =
-        algorithm::by_name(name, settings, seed).ok_or_else(|| RunError::Algorithm(name.to_owned()))?;
+        algorithm::by_name(name, &settings, seed).ok_or_else(|| RunError::Algorithm(name.to_owned()))?;
     Ok(run_with(scenario, policy, guard, name, seed)?)
 }
 

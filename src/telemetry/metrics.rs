@@ -233,11 +233,6 @@ impl Metrics {
         self.levers.isolated(action);
     }
 
-    /// Sets what answers in flight may take of the apiserver's memory, in bytes.
-    pub fn response_budget(&self, bytes: u64) {
-        self.overload.budget(bytes);
-    }
-
     /// What is counted about clients and what they send.
     #[must_use]
     pub const fn clients(&self) -> &Clients {

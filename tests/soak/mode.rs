@@ -1,5 +1,7 @@
 //! What stands between the clients and kube-apiserver?
 
+use super::scene::Event;
+
 /// The same load is played in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -34,11 +36,20 @@ impl Mode {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
 
-    /// The text of a `TrafficPolicy`, where the built-in one does not do.
-    pub(crate) const fn policy(self) -> Option<&'static str> {
-        match self {
-            Self::Direct | Self::ApfByHand | Self::Spillway => None,
-            Self::Spillway100ms => Some(
+    /// The text of a `TrafficPolicy`, where the built-in one does not do. A server with a memory limit of its own is one
+    /// that the policy must know of: from beside it only the host's memory can be seen.
+    pub(crate) const fn policy(self, event: Event) -> Option<&'static str> {
+        match (self, event) {
+            (Self::Spillway, Event::MemoryLimit) => Some(
+                "apiVersion: config.spillway.dev/v1alpha1\nkind: TrafficPolicy\nname: soak\n\
+                 overload: {memory: {responseBytes: 192MiB}}\n",
+            ),
+            (Self::Spillway100ms, Event::MemoryLimit) => Some(
+                "apiVersion: config.spillway.dev/v1alpha1\nkind: TrafficPolicy\nname: soak\n\
+                 overload: {objectives: {object: 100ms}, memory: {responseBytes: 192MiB}}\n",
+            ),
+            (Self::Direct | Self::ApfByHand | Self::Spillway, _) => None,
+            (Self::Spillway100ms, _) => Some(
                 "apiVersion: config.spillway.dev/v1alpha1\nkind: TrafficPolicy\nname: soak\n\
                  overload: {objectives: {object: 100ms}}\n",
             ),

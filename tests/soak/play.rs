@@ -67,7 +67,7 @@ pub(crate) fn run(rig: &Rig, scene: &Scene, mode: Mode, wish: &Wish) -> Outcome 
         rig.thin_out(rig.pods / 4);
     }
     rig.restart();
-    let at = rig.open(mode, &wish.spillway);
+    let at = rig.open(mode, scene.event, &wish.spillway);
     let count = match scene.agents {
         Agents::Wished => wish.agents,
         Agents::Fixed(count) => count,

@@ -12,7 +12,7 @@ use super::{
     agents::{self, Agent},
     arguments::Wish,
     client::{Connection, Who, swallow},
-    cluster::{Cluster, ClusterOptions, Credential, Front, Pair},
+    cluster::{Cluster, ClusterOptions, Credential, Front, Pair, canary},
     etcd::{Etcd, Template},
     gauges::processor_time,
     informers::{self, Informer, Informers, Kind},
@@ -20,7 +20,7 @@ use super::{
     mode::Mode,
     objects::{self, CROWD, node_name, pod_name},
     operator, runtime,
-    scene::{Ask, Identity},
+    scene::{Ask, Event, Identity},
     starters,
 };
 
@@ -154,12 +154,12 @@ impl Rig {
     }
 
     /// The way in for one run.
-    pub(crate) fn open(&self, mode: Mode, binary: &Path) -> Entrance {
+    pub(crate) fn open(&self, mode: Mode, event: Event, binary: &Path) -> Entrance {
         self.cluster.apply(if mode == Mode::ApfByHand { EXPERTS_APF } else { NOBODYS_APF });
         if mode.is_direct() {
             return Entrance { address: self.cluster.apiserver_addr(), front: None };
         }
-        let front = self.cluster.start_front(binary, mode.policy(), |config| {
+        let front = self.cluster.start_front(binary, mode.policy(event), |config| {
             // Here all clients have one address; elsewhere each node has its own.
             config["limits"] =
                 json!({"connections": 10_000, "connectionsPerSource": 10_000, "connectionsPerUser": 10_000});
@@ -292,7 +292,9 @@ impl Rig {
             });
             let answer = create(&admin, &path, &request).await;
             let token = answer["status"]["token"].as_str();
-            token.unwrap_or_else(|| panic!("expected a token in {answer}")).to_owned()
+            let token = token.unwrap_or_else(|| panic!("expected a token in {answer}"));
+            canary::token(token);
+            token.to_owned()
         };
         stream::iter(0..count).map(token).buffered(HANDS).collect().await
     }

@@ -158,7 +158,9 @@ pub fn line(refusal: &Refusal) -> DecisionLine {
     }
 }
 
-fn milliseconds(at: SystemTime) -> u64 {
+/// Milliseconds since 1970.
+#[must_use]
+pub fn milliseconds(at: SystemTime) -> u64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

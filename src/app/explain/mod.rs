@@ -18,7 +18,7 @@ use crate::policy::{Hints, Lane, Policy, Step, Verdict};
 use crate::request::{DecodedPath, RequestInfo, Verb};
 
 pub use self::advice::{advice, meaning};
-pub use self::happened::{happened, line};
+pub use self::happened::{happened, line, milliseconds};
 
 /// Why a question cannot be answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

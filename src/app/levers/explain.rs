@@ -2,11 +2,16 @@
 
 use super::Keeper;
 use crate::admin::explained::{DecisionLines, Explain, Explained};
+use crate::admin::tapped::{TapFilter, TapLine, Tapped};
 use crate::admin::wire::{Problem, code};
 use crate::app::explain as explanation;
 use crate::clock;
 use crate::config::show_duration;
-use crate::gateway::{DECISIONS_MAX, LAST_MAX};
+use crate::gateway::{DECISIONS_MAX, LAST_MAX, Line};
+use crate::telemetry::shown;
+
+/// Lines of one answer to a watcher.
+const TAPPED_MAX: usize = 1_000;
 
 /// Lines of a list.
 const LINES_MAX: usize = 50;
@@ -75,6 +80,43 @@ pub(super) fn what_if(keeper: &Keeper, asked: &Explain) -> Result<Explained, Pro
         |arrival| keeper.parts.gate.walk(arrival),
     );
     explained.map_err(|error| Problem::new(code::NO_REQUEST, error.to_string(), "spillway explain --help"))
+}
+
+/// What passed since a watcher asked last.
+pub(super) fn tap(keeper: &Keeper, filter: &TapFilter) -> Tapped {
+    let Some(shared) = keeper.shared.get() else { return Tapped::default() };
+    let drawn = shared.tap.draw(clock::now(), filter.after, TAPPED_MAX, |line| fits(filter, line));
+    let lines = drawn.lines.iter().map(|(_, line)| tapped(line)).collect();
+    Tapped { lines, last: drawn.last, lost: drawn.lost }
+}
+
+fn fits(filter: &TapFilter, line: &Line) -> bool {
+    let slower = filter.slower_than_ms.is_none_or(|least| line.latency.as_millis() >= u128::from(least));
+    let user = |part: &String| line.user.as_ref().is_some_and(|user| user.contains(part.as_str()));
+    slower
+        && (!filter.refused || line.reason.is_some())
+        && filter.reason.as_ref().is_none_or(|reason| line.reason == Some(reason.as_str()))
+        && filter.lane.as_ref().is_none_or(|lane| line.lane.as_str() == lane)
+        && filter.verb.as_ref().is_none_or(|verb| line.verb == verb)
+        && filter.path.as_ref().is_none_or(|path| line.request.contains(path.as_str()))
+        && filter.user.as_ref().is_none_or(user)
+}
+
+fn tapped(line: &Line) -> TapLine {
+    let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    TapLine {
+        at_ms: explanation::milliseconds(line.at),
+        id: line.id.clone(),
+        user: line.user.as_ref().map_or_else(|| "-".to_owned(), |user| shown(user).into_owned()),
+        lane: line.lane.as_str().to_owned(),
+        verb: line.verb.to_owned(),
+        request: shown(&line.request).into_owned(),
+        rule: line.rule.clone(),
+        status: line.status,
+        reason: line.reason.map(str::to_owned),
+        latency_ms: milliseconds(line.latency),
+        queued_ms: milliseconds(line.queued),
+    }
 }
 
 fn starting() -> Problem {

@@ -31,6 +31,7 @@ use self::wanted::{Origin, Wanted};
 use super::state::Place;
 use crate::admin::Operations;
 use crate::admin::explained::{DecisionLines, Explain, Explained};
+use crate::admin::tapped::{TapFilter, Tapped};
 use crate::admin::wire::{
     self, Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem,
     REASON_BYTES_MAX, Release, Status, code,
@@ -332,6 +333,10 @@ impl Operations for Keeper {
 
     fn explain(&self, request: &Explain) -> Result<Explained, Problem> {
         explain::what_if(self, request)
+    }
+
+    fn tap(&self, filter: &TapFilter) -> Tapped {
+        explain::tap(self, filter)
     }
 
     fn isolations(&self) -> Vec<IsolationView> {

@@ -3,7 +3,7 @@
 use super::scenarios::{agents, leases, operator, sum};
 use super::world::{Client, World, percentile};
 use super::*;
-use crate::flow::{MemorySettings, Settings};
+use crate::flow::{MemorySettings, ResponseBytes, Settings};
 use crate::units::Seats;
 
 fn scheduler(limit: u32) -> Scheduler {
@@ -79,7 +79,7 @@ fn another_kind_of_call_does_not_queue_behind_a_flood_of_one() {
 fn large_answers_stay_within_the_memory_that_there_is() {
     let mut settings = Settings::default();
     settings.limit.start = Seats(1_000);
-    settings.memory = MemorySettings { response_bytes: 40_000_000 };
+    settings.memory = MemorySettings { response_bytes: ResponseBytes::Fixed(40_000_000), server: None };
     let mut scheduler = Scheduler::new(settings, 1, at(0));
     // Nothing is known: a LIST of everything is taken for 16 MB.
     let tickets = [(1, "secrets"), (2, "pods")].map(|(client, resource)| {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::flow::{Probe, Probes, Settings, Snapshot};
+use crate::flow::{Probe, Probes, ResponseBytes, Settings, Snapshot};
 use crate::policy::LaneSettings;
 use crate::units::Seats;
 
@@ -106,7 +106,7 @@ impl Run {
         settings.tickets = 96;
         settings.hold.most = 3;
         settings.watches.per_flow = 3;
-        settings.memory.response_bytes = 50_000_000;
+        settings.memory.response_bytes = ResponseBytes::Fixed(50_000_000);
         let scheduler = Scheduler::new(settings.clone(), seed, Instant::ORIGIN);
         let limit = settings.limit.start;
         Self {
@@ -252,7 +252,7 @@ impl Run {
         assert_eq!(snapshot.held, self.held);
         assert!(self.held <= self.settings.hold.most);
         // One answer larger than the budget alone, or one of a person beyond it.
-        assert!(snapshot.response_bytes <= 2 * self.settings.memory.response_bytes + 2 * LARGEST);
+        assert!(snapshot.response_bytes <= 2 * self.settings.memory.budget() + 2 * LARGEST);
         self.check_bounds(&snapshot);
         if let Some(wake) = self.scheduler.next_wake() {
             let late = |known: &Known| matches!(known, Known::Waiting { until } if *until <= self.now);

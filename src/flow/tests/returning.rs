@@ -1,7 +1,7 @@
 //! An apiserver that goes, comes back, warms up, or goes under.
 
 use super::*;
-use crate::flow::{Probe, Probes, Settings, State, TICK};
+use crate::flow::{Probe, Probes, ResponseBytes, Settings, State, TICK};
 use crate::units::Seats;
 
 fn scheduler() -> Scheduler {
@@ -121,7 +121,7 @@ fn a_resource_that_warms_is_looked_at_once_a_second_and_others_go_on() {
 fn in_red_the_largest_telemetry_lists_are_handed_out_to_be_reset_and_nobody_elses() {
     let mut settings = Settings::default();
     settings.limit.start = Seats(1_000);
-    settings.memory.response_bytes = 0;
+    settings.memory.response_bytes = ResponseBytes::Fixed(0);
     settings.lanes.iter_mut().for_each(|lane| lane.identity_rate = None);
     let mut scheduler = Scheduler::new(settings, 1, at(0));
     let start = |scheduler: &mut Scheduler, lane, client| {

@@ -1,7 +1,7 @@
 //! One rule, one test.
 
 use super::*;
-use crate::flow::{LimitSettings, Probe, Probes, Settings, State, TICK};
+use crate::flow::{LimitSettings, Probe, Probes, ResponseBytes, Settings, State, TICK};
 use crate::policy::{LaneSettings, Rate};
 use crate::units::Seats;
 
@@ -17,6 +17,18 @@ fn settings(limit: u32) -> Settings {
 
 fn scheduler(limit: u32) -> Scheduler {
     Scheduler::new(settings(limit), 1, at(0))
+}
+
+#[test]
+fn a_name_makes_a_list_cheap_only_where_the_apiserver_reads_one_key() {
+    let prior = |path, query| key("GET", path, query).prior;
+    let name = "fieldSelector=metadata.name=p";
+    assert_eq!(prior("/api/v1/nodes", name), 1);
+    assert_eq!(prior("/api/v1/namespaces/n/pods", name), 1);
+    let (all, by_name) = (prior("/api/v1/pods", ""), prior("/api/v1/pods", name));
+    assert_eq!(by_name, all, "one pod in the answer, all of them read");
+    let cached = prior("/api/v1/pods", "fieldSelector=metadata.name=p&resourceVersion=0");
+    assert_eq!(cached, prior("/api/v1/pods", "fieldSelector=spec.nodeName=n&resourceVersion=0"));
 }
 
 #[test]
@@ -153,7 +165,7 @@ fn a_lower_limit_never_lets_more_heavy_requests_run() {
     let mut before = 0;
     for limit in 10..1_000 {
         let mut settings = settings(limit);
-        settings.memory.response_bytes = 0;
+        settings.memory.response_bytes = ResponseBytes::Fixed(0);
         let mut scheduler = Scheduler::new(settings, 1, at(0));
         let list = |client| arrival(Lane::Telemetry, client, cluster_list("pods"));
         let running = (0..200)

@@ -2,7 +2,7 @@
 
 use super::world::{Client, Tally, World, percentile};
 use super::*;
-use crate::flow::{Cause, LimitSettings, MemorySettings, Settings, State};
+use crate::flow::{Cause, LimitSettings, MemorySettings, ResponseBytes, Settings, State};
 use crate::units::Seats;
 
 const CALM: u64 = 20_000;
@@ -101,7 +101,7 @@ fn a_storm_of_lists_is_refused_and_leases_and_operators_go_on() {
 fn the_same_storm_without_limits_hurts_everybody() {
     let all = Seats(1_000_000);
     let limit = LimitSettings { min: all, max: all, start: all };
-    let memory = MemorySettings { response_bytes: 0 };
+    let memory = MemorySettings { response_bytes: ResponseBytes::Fixed(0), server: None };
     let mut world = World::new(Settings { limit, memory, ..Settings::default() }, 1.0);
     let leases = leases(&mut world);
     agents(&mut world, 500, Lane::Telemetry, (CALM, 40_000));

@@ -77,7 +77,8 @@ fn head(text: &mut String, study: &Study<'_>) {
         "\nEvery number is of a **model**: the production scheduler, as it is, and {} other algorithms in front of a modelled \
          apiserver in virtual time (`spillway simulate`, seeds 1 to {SEEDS}; the steady day, grids: seed 1; ablations: 3 \
          seeds). The model was fitted to a real kube-apiserver 1.34 on one core; what it reproduces is asserted by the \
-         simulator's own tests. It leaves out network, TLS, several apiservers and the watch cache's own memory.\n",
+         simulator's own tests. It leaves out network, TLS, several apiservers and the watch cache's own memory. spillway \
+         knows of the modelled server what it knows of a real one on its own host: how much memory there is.\n",
         baseline::NAMES.len() + 1
     );
     line(text, "## Method");

@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,14 +14,17 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Cluster,
+    Cluster, canary,
     process::{Process, tail, wait_for},
 };
 
 /// From start to an answer to `/readyz`, on a busy machine. On a calm one it takes far less than a second.
 const READY: Duration = Duration::from_secs(60);
 
-/// A running spillway: stopped when dropped.
+/// How long a page may take when spillway is about to be stopped.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+
+/// A running spillway: stopped when dropped, after a last look for secrets in what it wrote and shows.
 #[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) main: SocketAddr,
@@ -39,9 +43,39 @@ impl Front {
         format!("https://{}", self.main)
     }
 
+    /// Panics when a secret that this process has handed out stands in anything that it shows to people.
+    pub(crate) fn keeps_secrets(&self) {
+        let log = fs::read_to_string(&self.process.log).unwrap_or_default();
+        canary::search("spillway's log", &log);
+        for path in ["/metrics", "/status"] {
+            // One that was stopped or suspended shows nothing.
+            if let Some(page) = self.page(path) {
+                canary::search(path, &page);
+            }
+        }
+    }
+
+    fn page(&self, path: &str) -> Option<String> {
+        let mut socket = TcpStream::connect_timeout(&self.metrics, LAST_LOOK).ok()?;
+        socket.set_read_timeout(Some(LAST_LOOK)).ok()?;
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n").ok()?;
+        let mut page = String::new();
+        socket.read_to_string(&mut page).ok()?;
+        Some(page)
+    }
+
     /// Where holders of a break-glass certificate connect.
     pub(crate) fn break_glass_url(&self) -> String {
         format!("https://{}", self.break_glass)
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        // A program that fails says why by itself.
+        if !std::thread::panicking() {
+            self.keeps_secrets();
+        }
     }
 }
 

@@ -51,6 +51,11 @@ pub(crate) struct Stand {
 impl Stand {
     /// With an upstream that speaks HTTP/2 where spillway may choose, or not at all.
     pub(crate) fn start(http2: bool) -> Self {
+        Self::start_with(http2, |_| ())
+    }
+
+    /// The same; `change` may edit the configuration first.
+    pub(crate) fn start_with(http2: bool, change: impl FnOnce(&mut Value)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (pki, paths) = Pki::create(dir.path());
         let upstream = Upstream::start(&paths, http2);
@@ -58,6 +63,7 @@ impl Stand {
         if let Ok(mode) = env::var("SPILLWAY_TEST_RUNTIME") {
             config["runtime"] = json!({"mode": mode});
         }
+        change(&mut config);
         let file = dir.path().join("spillway.yaml");
         fs::write(&file, config.to_string()).unwrap();
         let mut command = Command::new(BINARY);
@@ -155,6 +161,16 @@ impl Stand {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
         line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap() * 1024
+    }
+
+    /// Processor time that all its threads have had.
+    #[allow(dead_code, reason = "tests/it/neighbours measures")]
+    pub(crate) fn processor_time(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        // Nanoseconds on a processor come first. A thread that has ended since it was listed has no file.
+        let files = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+        let nanos = files.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok());
+        Duration::from_nanos(nanos.sum())
     }
 
     fn page(&self) -> String {

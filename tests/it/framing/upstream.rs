@@ -7,7 +7,7 @@
 // The test bed says what it expected by panicking.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use std::{net::SocketAddr, path::Path, sync::Arc, thread};
+use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 
 use parking_lot::Mutex;
 use rustls::{
@@ -64,6 +64,9 @@ pub(crate) enum Reply {
     Last(Vec<u8>),
     /// Not before the test ends.
     Never,
+    /// `{}`, so much later, over both protocols.
+    #[allow(dead_code, reason = "tests/it/neighbours measures")]
+    After(Duration),
     /// A body of so many bytes, over both protocols.
     Bytes(usize),
     /// 101, and then everything back as it comes.
@@ -212,6 +215,10 @@ async fn serve_http1(mut io: impl AsyncRead + AsyncWrite + Unpin, state: &State,
             Reply::Raw(bytes) => (bytes, false),
             Reply::Last(bytes) => (bytes, true),
             Reply::Never => return std::future::pending().await,
+            Reply::After(time) => {
+                tokio::time::sleep(time).await;
+                (OK.to_vec(), false)
+            }
             Reply::Echo => {
                 let head =
                     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -394,6 +401,10 @@ async fn serve_http2(io: impl AsyncRead + AsyncWrite + Unpin, state: &Arc<State>
             }
             let size = match state.reply_to(&target) {
                 Reply::Never => return std::future::pending().await,
+                Reply::After(time) => {
+                    tokio::time::sleep(time).await;
+                    2
+                }
                 Reply::Bytes(size) => size,
                 Reply::Raw(_) | Reply::Last(_) | Reply::Echo => 2,
             };

@@ -13,7 +13,7 @@ use super::{
     gauges,
     leases::Kubelets,
 };
-use crate::cluster::{Cluster, ClusterOptions, Credential, Front};
+use crate::cluster::{Cluster, ClusterOptions, Credential, Front, canary};
 
 /// Real kubelets.
 pub(crate) const KUBELETS: usize = 5;
@@ -125,7 +125,9 @@ impl Stage {
             let answer = answer.unwrap_or_else(|e| panic!("expected a token, but {e}"));
             let body: Value = serde_json::from_slice(&answer.body).expect("a TokenRequest in JSON");
             let token = body["status"]["token"].as_str();
-            self.client(&Credential::Token(token.unwrap_or_else(|| panic!("no token in {body}")).into()))
+            let token = token.unwrap_or_else(|| panic!("no token in {body}"));
+            canary::token(token);
+            self.client(&Credential::Token(token.into()))
         };
         stream::iter(0..count).map(token).buffered(HANDS).collect().await
     }
