@@ -310,6 +310,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
         limits,
         ready: Arc::clone(&ready),
+        audit_metrics: proxy.break_glass.is_none().then(|| shared.metrics.lane()),
     });
     Ok(Prepared {
         listeners,

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -169,14 +168,7 @@ impl Common {
     /// Shows the audit log's numbers.
     pub(super) fn tell_figures(&self) {
         self.metrics.turned_away(self.attempts.lock().turned_away());
-        let figures = self.audit.figures();
-        self.metrics.audit(
-            figures.seq.load(Ordering::Relaxed),
-            figures.pending.load(Ordering::Relaxed),
-            figures.failing.load(Ordering::Relaxed),
-            figures.lost.load(Ordering::Relaxed),
-        );
-        self.metrics.audit_cut(figures.cut.load(Ordering::Relaxed));
+        self.audit.tell(&self.metrics);
     }
 }
 

@@ -9,8 +9,11 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::shown::plain;
+use super::Ending;
+use super::isolate::ended;
+use super::shown::{Output, for_programs, plain};
 use super::socket::{Failure, Where};
 use crate::admin::wire::{Kept, Status, code};
 
@@ -85,8 +88,47 @@ impl Effect {
     }
 }
 
+/// What every command that moves a lever has to say afterwards.
+pub(super) struct Told<'a> {
+    pub(super) before: &'a Status,
+    pub(super) kept: &'a Kept,
+    /// For programs; the effect is added.
+    pub(super) object: Value,
+    /// For people, one line.
+    pub(super) text: String,
+    /// How to undo it.
+    pub(super) let_go: Option<String>,
+}
+
+impl Told<'_> {
+    /// Warns, waits for the effect where that is wanted, and prints.
+    pub(super) fn tell(
+        mut self,
+        watch: Watch,
+        at: &Where,
+        output: Output,
+        out: &mut dyn Write,
+        err: &mut dyn Write,
+    ) -> Result<Ending, Failure> {
+        warn_not_kept(self.kept, err);
+        let effect = watch.effect(at, self.before)?;
+        self.object["effect"] = json!(effect);
+        let printed = for_programs(output, &self.object, out).and_then(|done| {
+            if done {
+                return Ok(());
+            }
+            writeln!(out, "{}", self.text)?;
+            if let Some(effect) = &effect {
+                effect.render(out)?;
+            }
+            self.let_go.iter().try_for_each(|how| writeln!(out, "let go with: {how}"))
+        });
+        Ok(ended(printed))
+    }
+}
+
 /// Says that a lever would not survive a restart, if so.
-pub(super) fn warn_not_kept(kept: &Kept, err: &mut dyn Write) {
+fn warn_not_kept(kept: &Kept, err: &mut dyn Write) {
     if !kept.on_disk {
         let problem = plain(&kept.problem);
         // A closed terminal cannot be told anything.

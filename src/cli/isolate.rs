@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
 
 use super::Ending;
-use super::effect::{Watch, warn_not_kept};
+use super::effect::{Told, Watch};
 use super::shown::{self, Output, fit, quoted, span, whole_seconds};
 use super::socket::{Failure, Where, parse_time};
 use crate::admin::wire::{
@@ -157,28 +157,16 @@ fn isolate(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<Endi
     }
     request.dry_run = false;
     let isolated: Isolated = args.at.post("/v1/isolations", &request)?;
-    warn_not_kept(&isolated.kept, err);
-    let effect = args.watch.effect(&args.at, &before)?;
-    let object = json!({ "isolated": isolated, "effect": effect });
-    let printed = shown::for_programs(args.output, &object, out).and_then(|done| {
-        if done {
-            return Ok(());
-        }
-        let view = &isolated.isolation;
-        writeln!(
-            out,
-            "isolated {} ({}) as {}, for {}",
-            shown_name(view),
-            view.action,
-            view.id,
-            span(view.remaining_seconds)
-        )?;
-        if let Some(effect) = &effect {
-            effect.render(out)?;
-        }
-        writeln!(out, "let go with: spillway release {}", view.id)
-    });
-    Ok(ended(printed))
+    let view = &isolated.isolation;
+    let left = span(view.remaining_seconds);
+    let told = Told {
+        before: &before,
+        kept: &isolated.kept,
+        object: json!({ "isolated": isolated }),
+        text: format!("isolated {} ({}) as {}, for {left}", shown_name(view), view.action, view.id),
+        let_go: Some(format!("spillway release {}", view.id)),
+    };
+    told.tell(args.watch, &args.at, args.output, out, err)
 }
 
 /// Releases and shows the effect.
@@ -190,18 +178,15 @@ fn release_it(args: &ReleaseArgs, out: &mut dyn Write, err: &mut dyn Write) -> R
     let before: Status = args.at.get("/v1/status")?;
     let request = Release { which: args.which.clone() };
     let released: Isolated = args.at.post("/v1/isolations/release", &request)?;
-    warn_not_kept(&released.kept, err);
-    let effect = args.watch.effect(&args.at, &before)?;
-    let object = json!({ "released": released.isolation, "effect": effect });
-    let printed = shown::for_programs(args.output, &object, out).and_then(|done| {
-        if done {
-            return Ok(());
-        }
-        let view = &released.isolation;
-        writeln!(out, "released {} ({}), {} refused", shown_name(view), view.id, view.refused)?;
-        effect.as_ref().map_or(Ok(()), |effect| effect.render(out))
-    });
-    Ok(ended(printed))
+    let view = &released.isolation;
+    let told = Told {
+        before: &before,
+        kept: &released.kept,
+        object: json!({ "released": view }),
+        text: format!("released {} ({}), {} refused", shown_name(view), view.id, view.refused),
+        let_go: None,
+    };
+    told.tell(args.watch, &args.at, args.output, out, err)
 }
 
 /// Lists.

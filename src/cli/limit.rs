@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 
 use super::Ending;
-use super::effect::{Watch, warn_not_kept};
+use super::effect::{Told, Watch};
 use super::isolate::ended;
 use super::shown::{self, Output, span, whole_seconds, wrapped};
 use super::socket::{Failure, Where, parse_time};
@@ -104,24 +104,20 @@ fn limit(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<Ending
         Command::Unpin => args.at.post("/v1/limit/release", &())?,
     };
     let is_over = matches!(args.command, Command::Unpin);
-    warn_not_kept(&moved.kept, err);
-    let effect = args.watch.effect(&args.at, &before)?;
-    let object = json!({ "hold": moved.lever, "inForce": !is_over, "effect": effect });
-    let printed = shown::for_programs(args.output, &object, out).and_then(|done| {
-        if done {
-            return Ok(());
-        }
-        if is_over {
-            writeln!(out, "L is free again; it was held at {}", moved.lever.what)?;
-        } else {
-            writeln!(out, "L is held at {} for {}", moved.lever.what, span(moved.lever.remaining_seconds))?;
-        }
-        if let Some(effect) = &effect {
-            effect.render(out)?;
-        }
-        if is_over { Ok(()) } else { writeln!(out, "let go with: spillway limit unpin") }
-    });
-    Ok(ended(printed))
+    let lever = &moved.lever;
+    let text = if is_over {
+        format!("L is free again; it was held at {}", lever.what)
+    } else {
+        format!("L is held at {} for {}", lever.what, span(lever.remaining_seconds))
+    };
+    let told = Told {
+        before: &before,
+        kept: &moved.kept,
+        object: json!({ "hold": lever, "inForce": !is_over }),
+        text,
+        let_go: (!is_over).then(|| "spillway limit unpin".to_owned()),
+    };
+    told.tell(args.watch, &args.at, args.output, out, err)
 }
 
 fn show(status: &Status, out: &mut dyn Write) -> io::Result<()> {

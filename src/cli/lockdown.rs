@@ -10,9 +10,9 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::Ending;
-use super::effect::{Watch, warn_not_kept};
-use super::isolate::{confirmed, ended};
-use super::shown::{self, Output, span, whole_seconds, wrapped};
+use super::effect::{Told, Watch};
+use super::isolate::confirmed;
+use super::shown::{Output, span, whole_seconds, wrapped};
 use super::socket::{Failure, Where, parse_time};
 use crate::admin::wire::{Lock, Moved, Status};
 
@@ -67,25 +67,20 @@ fn lockdown(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<End
         }
         _ => args.at.post("/v1/lockdown/release", &())?,
     };
-    warn_not_kept(&moved.kept, err);
-    let effect = args.watch.effect(&args.at, &before)?;
-    let object = json!({ "lockdown": moved.lever, "inForce": !args.off, "effect": effect });
-    let printed = shown::for_programs(args.output, &object, out).and_then(|done| {
-        if done {
-            return Ok(());
-        }
-        if args.off {
-            writeln!(out, "the lockdown is over")?;
-        } else {
-            let text = format!("LOCKDOWN for {}: {}", span(moved.lever.remaining_seconds), moved.lever.what);
-            writeln!(out, "{}", wrapped(&text, "  "))?;
-        }
-        if let Some(effect) = &effect {
-            effect.render(out)?;
-        }
-        if args.off { Ok(()) } else { writeln!(out, "let go with: spillway lockdown --off") }
-    });
-    Ok(ended(printed))
+    let left = span(moved.lever.remaining_seconds);
+    let text = if args.off {
+        "the lockdown is over".to_owned()
+    } else {
+        wrapped(&format!("LOCKDOWN for {left}: {}", moved.lever.what), "  ")
+    };
+    let told = Told {
+        before: &before,
+        kept: &moved.kept,
+        object: json!({ "lockdown": moved.lever, "inForce": !args.off }),
+        text,
+        let_go: (!args.off).then(|| "spillway lockdown --off".to_owned()),
+    };
+    told.tell(args.watch, &args.at, args.output, out, err)
 }
 
 /// What it would cost, by what is served now.

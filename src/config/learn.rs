@@ -43,8 +43,8 @@ pub(crate) enum Shape {
 /// One key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Learnt {
-    /// What it must be, once that is known.
-    pub(crate) shape: Option<Shape>,
+    /// What it may be: one of these.
+    pub(crate) shapes: Vec<Shape>,
     /// Whether it must be there.
     pub(crate) needed: bool,
     /// Its place among all, so that a schema keeps the readers' order.
@@ -76,11 +76,13 @@ impl Learned {
         }
     }
 
-    /// What a value must be. The first to say so knows best: what is asked again is a detail.
+    /// What a value may be; several where a reader asks for several.
     pub(super) fn shape(&self, path: &str, shape: Shape) {
         self.key(path);
-        if let Some(learnt) = self.0.borrow_mut().get_mut(&plain(path)) {
-            learnt.shape.get_or_insert(shape);
+        if let Some(learnt) = self.0.borrow_mut().get_mut(&plain(path))
+            && !learnt.shapes.contains(&shape)
+        {
+            learnt.shapes.push(shape);
         }
     }
 }

@@ -96,8 +96,11 @@ fn memory(section: &mut Section<'_>) -> Option<MemorySettings> {
 /// A size, or the word that leaves it to the server's memory.
 fn response_bytes(field: Field<'_>) -> Option<ResponseBytes> {
     const WORDS: &[(&str, ResponseBytes)] = &[("auto", ResponseBytes::Auto)];
-    if field.is_word() {
-        return field.choice(WORDS);
+    if field.is_word() || field.is_learnt() {
+        let word = field.clone().choice(WORDS);
+        if !field.is_learnt() {
+            return word;
+        }
     }
     field.bytes(0..=1 << 40).map(ResponseBytes::Fixed)
 }

@@ -83,6 +83,15 @@ fn object(path: &str, learned: &BTreeMap<String, Learnt>) -> Value {
 }
 
 fn value(path: &str, learnt: &Learnt, learned: &BTreeMap<String, Learnt>) -> Value {
+    let mut all = learnt.shapes.iter().map(|shape| shaped(path, shape, learnt, learned));
+    match (all.next(), all.len()) {
+        (None, _) => json!({}),
+        (Some(only), 0) => only,
+        (Some(first), _) => json!({ "anyOf": std::iter::once(first).chain(all).collect::<Vec<_>>() }),
+    }
+}
+
+fn shaped(path: &str, shape: &Shape, learnt: &Learnt, learned: &BTreeMap<String, Learnt>) -> Value {
     // `key:` with nothing behind it counts as absent, unless the key must be there.
     let or_nothing = |kinds: &[&str]| {
         let mut kinds: Vec<Value> = kinds.iter().map(|kind| (*kind).into()).collect();
@@ -91,27 +100,26 @@ fn value(path: &str, learnt: &Learnt, learned: &BTreeMap<String, Learnt>) -> Val
         }
         Value::Array(kinds)
     };
-    match &learnt.shape {
-        None => json!({}),
-        Some(Shape::Boolean) => json!({ "type": or_nothing(&["boolean"]) }),
-        Some(Shape::Integer(least, most)) => {
+    match shape {
+        Shape::Boolean => json!({ "type": or_nothing(&["boolean"]) }),
+        Shape::Integer(least, most) => {
             json!({ "type": or_nothing(&["integer"]), "minimum": least, "maximum": most })
         }
         // Of numbers only 0 is a time.
-        Some(Shape::Duration(least, most)) => json!({
+        Shape::Duration(least, most) => json!({
             "type": or_nothing(&["string", "integer"]),
             "pattern": "^(0|([0-9]+(ms|s|m|h))+)$",
             "minimum": 0,
             "maximum": 0,
             "$comment": format!("{least} to {most}"),
         }),
-        Some(Shape::Size(least, most)) => json!({
+        Shape::Size(least, most) => json!({
             "type": or_nothing(&["string", "integer"]),
             "pattern": "^[0-9]+(KiB|MiB|GiB)?$",
             "minimum": least,
             "maximum": most,
         }),
-        Some(Shape::Words(words)) => {
+        Shape::Words(words) => {
             let mut values: Vec<Value> = words.iter().map(|word| word.as_str().into()).collect();
             // A version such as 1.2 is a number to YAML when nobody quotes it.
             values.extend(words.iter().filter_map(|word| word.parse::<f64>().ok()).map(Value::from));
@@ -120,10 +128,10 @@ fn value(path: &str, learnt: &Learnt, learned: &BTreeMap<String, Learnt>) -> Val
             }
             json!({ "enum": values })
         }
-        Some(Shape::Text(expected)) => {
+        Shape::Text(expected) => {
             json!({ "type": or_nothing(&["string", "number"]), "$comment": expected })
         }
-        Some(Shape::List(least, most)) => {
+        Shape::List(least, most) => {
             let entry = format!("{path}[]");
             let items = learned.get(&entry).map_or_else(
                 || json!({}),
@@ -134,7 +142,7 @@ fn value(path: &str, learnt: &Learnt, learned: &BTreeMap<String, Learnt>) -> Val
             );
             json!({ "type": or_nothing(&["array"]), "minItems": least, "maxItems": most, "items": items })
         }
-        Some(Shape::Object) => {
+        Shape::Object => {
             let mut schema = object(path, learned);
             schema["type"] = or_nothing(&["object"]);
             schema

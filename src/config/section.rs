@@ -325,6 +325,11 @@ impl<'a> Field<'a> {
         self.within(value.unwrap_or(u64::MAX), range, show_size)
     }
 
+    /// Whether nothing is read, so that whatever may stand here has to be asked for.
+    pub(super) fn is_learnt(&self) -> bool {
+        self.reader.learned.is_some()
+    }
+
     /// Whether letters stand here where a number or a size could: somebody meant a word.
     pub(super) fn is_word(&self) -> bool {
         matches!(&self.node.value, Value::Text(text) if text.starts_with(|c: char| c.is_ascii_alphabetic()))

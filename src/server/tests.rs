@@ -196,6 +196,34 @@ async fn connections_beyond_the_cap_are_closed_until_one_ends() {
 }
 
 #[tokio::test]
+async fn clients_that_come_back_at_once_are_refused_at_a_bounded_pace_while_it_is_full() {
+    let site = Site::start(settings(|settings| settings.limits.connections = 1));
+    let first = TcpStream::connect(site.address).await.unwrap();
+    site.until(|tally| tally.accepted == 1).await;
+    let began = crate::clock::now();
+    let insistent: Vec<_> = (0..64)
+        .map(|_| {
+            let address = site.address;
+            tokio::spawn(async move {
+                loop {
+                    if let Ok(mut socket) = TcpStream::connect(address).await {
+                        // Until it is closed.
+                        let _ = socket.read(&mut [0]).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    site.until(|tally| tally.refused_full >= 300).await;
+    let (refused, took) = (site.tally().snapshot().refused_full, crate::clock::now().since(began));
+    // 16, then 10 ms of rest: whatever the machine, no more than that.
+    let most = 16 * (u64::try_from(took.as_millis()).unwrap() / 10 + 2);
+    assert!(refused <= most, "{refused} in {took:?}, {most} allowed");
+    insistent.into_iter().for_each(|task| task.abort());
+    drop(first);
+}
+
+#[tokio::test]
 async fn a_panic_is_one_requests_500() {
     let site = Site::start(Settings::default());
     let mut sender = site.http2().await;

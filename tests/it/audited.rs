@@ -107,6 +107,10 @@ fn without_a_lane_levers_are_written_down_all_the_same() {
         config["state"] = json!({"dir": folder.path()});
     });
     pull_and_let_go(&spillway);
+    wait_for("the log's numbers to be shown", PATIENCE, || {
+        let seq = crate::lane::metric(&spillway, "spillway_break_glass_audit_seq");
+        if seq >= 4.0 { Ok(()) } else { Err(format!("{seq}; {}", spillway.log())) }
+    });
     let verdict = verified(&spillway, folder.path());
     assert_eq!(verdict["events"]["lever"], 4, "{verdict}");
     let first = records(folder.path()).into_iter().find(|record| record["event"] == "lever").unwrap();

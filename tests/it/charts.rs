@@ -284,3 +284,51 @@ fn the_monitoring_chart_holds_every_rule_and_the_dashboard() {
     let mounted = plain.iter().find_map(|object| object["data"]["alerts.yaml"].as_str()).unwrap();
     assert_eq!(mounted, fs::read_to_string(Path::new(ROOT).join("deploy/monitoring/alerts.yaml")).unwrap());
 }
+
+#[test]
+fn kustomize_makes_the_pod_and_the_configuration_of_the_chart() {
+    CLUSTER.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: spillway}");
+    let base = Path::new(ROOT).join("deploy/kustomize/base");
+    let admin = CLUSTER.admin_kubeconfig();
+    let built = objects(&CLUSTER.kubectl_ok(&admin, &["kustomize", base.to_str().unwrap()]));
+    let folder = tempfile::tempdir().unwrap();
+    let values = values(&folder, json!({"policy": "kind: TrafficPolicy"}));
+    let chart = objects(&rendered(&["spillway", "-f", &values]));
+    let of = |all: &[Value], kind: &str| {
+        let found = all
+            .iter()
+            .find(|object| object["kind"] == kind && object["metadata"]["name"] != "spillway-metrics");
+        found.cloned().unwrap_or_else(|| panic!("no {kind}"))
+    };
+
+    let name = of(&built, "ConfigMap")["metadata"]["name"].as_str().unwrap().to_owned();
+    let pod = |all: &[Value]| {
+        let text = of(all, "Deployment")["spec"]["template"]["spec"].to_string();
+        let mut pod: Value =
+            serde_json::from_str(&text.replace(&name, "CONFIG").replace("guard-spillway", "spillway"))
+                .unwrap();
+        // Chart and kustomize tell their pods from others by different labels.
+        pod["topologySpreadConstraints"].take();
+        pod["volumes"][0]["configMap"]["name"].take();
+        pod
+    };
+    assert_eq!(pod(&built), pod(&chart));
+    for kind in ["PodDisruptionBudget", "NetworkPolicy"] {
+        let spec = |all: &[Value]| {
+            let mut spec = of(all, kind)["spec"].take();
+            for labels in ["selector", "podSelector"] {
+                spec[labels].take();
+            }
+            spec
+        };
+        assert_eq!(spec(&built), spec(&chart), "{kind}");
+    }
+    let configuration = |all: &[Value]| -> Value {
+        serde_saphyr::from_str(of(all, "ConfigMap")["data"]["spillway.yaml"].as_str().unwrap()).unwrap()
+    };
+    assert_eq!(configuration(&built), configuration(&chart));
+
+    let files = ["spillway.yaml", "policy.yaml"].map(|file| base.join(file));
+    let valid = Command::new(BINARY).args(["validate", "--skip-files"]).args(files).output().unwrap();
+    assert!(valid.status.success(), "{}", String::from_utf8_lossy(&valid.stderr));
+}

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     client::{Protocol, block_on, get},
-    cluster::{Credential, wait_for},
+    cluster::{Credential, Pair, wait_for},
     lane::{Office, metric, said, start},
     spillway::{CLUSTER, Spillway, needs_spillway},
 };
@@ -57,6 +57,40 @@ fn what_a_certificate_lacks_is_said_and_counted_by_its_own_reason() {
             assert!(metric(&spillway, &line) >= 1.0, "{reason}: {}", spillway.log());
         }
     });
+}
+
+#[test]
+fn a_deny_list_that_cannot_be_read_frees_nobody_and_is_counted() {
+    if !needs_spillway() {
+        return;
+    }
+    let office = Office::new();
+    let spillway = start(&office, |_| ());
+    office.ok(&[
+        "break-glass",
+        "issue",
+        "--ca",
+        "ca",
+        "--passphrase-file",
+        "passphrase",
+        "--user",
+        "eve@corp",
+    ]);
+    office.ok(&["break-glass", "revoke", "eve@corp", "--ca", "ca"]);
+    let denied = || metric(&spillway, "spillway_break_glass_denied_certificates") >= 1.0;
+    wait_for("the deny list to be read", PATIENCE, || if denied() { Ok(()) } else { Err(spillway.log()) });
+    let (list, line) =
+        (office.path("ca/revoked.txt"), r#"spillway_break_glass_reload_failures_total{file="deny_list"}"#);
+    fs::remove_file(&list).unwrap();
+    // Not even root can read a folder as a file.
+    fs::create_dir(&list).unwrap();
+    wait_for(line, PATIENCE, || if metric(&spillway, line) >= 1.0 { Ok(()) } else { Err(spillway.log()) });
+    let pair = Pair { cert: office.path("eve@corp.crt"), key: office.path("eve@corp.key") };
+    let eve = spillway.break_glass_caller(&Credential::Certificate(pair));
+    let answer = block_on(eve.ask(Protocol::Http2, get("/version")));
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.text());
+    assert!(answer.text().contains("was revoked"), "{}", answer.text());
+    assert!(denied(), "the last list stays in force");
 }
 
 #[test]

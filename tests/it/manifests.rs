@@ -20,6 +20,7 @@ const NOT_OBJECTS: &[&str] = &[
     "deploy/sidecar/",
     "deploy/gateway/point-daemonset",
     "deploy/helm/",
+    "deploy/kustomize/",
 ];
 
 /// What of a kubeadm cluster's kube-apiserver manifest a patch can meet.

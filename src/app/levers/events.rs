@@ -17,7 +17,7 @@ use crate::clock;
 use crate::flow::levers::Isolation;
 use crate::flow::{Cause, State};
 use crate::gateway::{Names, View};
-use crate::telemetry::{LeverMoved, LocalPeer};
+use crate::telemetry::{LaneMetrics, LeverMoved, LocalPeer};
 
 /// Events that are kept: an hour of a restless incident.
 const EVENTS_MAX: usize = 256;
@@ -122,6 +122,11 @@ impl Timeline {
     /// From now on levers are written down there.
     pub(super) fn write_down(&self, audit: Audit) {
         self.written.write_down(audit);
+    }
+
+    /// Shows the numbers of what it is written into.
+    pub(super) fn tell(&self, metrics: &LaneMetrics) {
+        self.written.tell(metrics);
     }
 
     /// Waits for what was written down, but not for long.

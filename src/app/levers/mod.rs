@@ -43,7 +43,7 @@ use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
 use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage, Shared};
-use crate::telemetry::LocalPeer;
+use crate::telemetry::{LaneMetrics, LocalPeer};
 use crate::units::{Instant, Seats};
 
 pub(in crate::app) use self::thread::AdminThread;
@@ -68,6 +68,8 @@ pub(in crate::app) struct Parts {
     /// Bounds of L.
     pub(in crate::app) limits: (Seats, Seats),
     pub(in crate::app) ready: Arc<AtomicBool>,
+    /// Where the audit log's numbers are shown, if no lane does that.
+    pub(in crate::app) audit_metrics: Option<Arc<LaneMetrics>>,
 }
 
 /// Keeps what is wanted.
@@ -171,6 +173,9 @@ impl Keeper {
             &self.parts.recent,
         );
         self.timeline.look(&view, &self.parts.names);
+        if let Some(metrics) = &self.parts.audit_metrics {
+            self.timeline.tell(metrics);
+        }
         self.load.look(now, &view, self.parts.levers.gauges());
         let over = self.wanted.lock().expire(now);
         if !over.is_empty() {

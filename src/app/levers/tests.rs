@@ -20,6 +20,7 @@ fn keeper(folder: Option<&Path>) -> Arc<Keeper> {
         break_glass: vec!["spillway:break-glass".into()],
         limits: (Seats(10), Seats(1_000)),
         ready: Arc::default(),
+        audit_metrics: None,
     })
 }
 

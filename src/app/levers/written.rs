@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::breakglass::{Audit, show_time_millis};
 use crate::clock;
 use crate::flow::levers::ISOLATIONS_MAX;
-use crate::telemetry::LeverMoved;
+use crate::telemetry::{LaneMetrics, LeverMoved};
 
 /// What one process can leave to the next: isolations, a lockdown, a hold on L.
 const EARLY_MAX: usize = ISOLATIONS_MAX + 2;
@@ -37,6 +37,13 @@ impl Written {
         let early = std::mem::replace(&mut *self.0.lock(), Sink::Log(audit.clone()));
         if let Sink::Early(records) = early {
             records.into_iter().for_each(|facts| audit.note_change(facts));
+        }
+    }
+
+    /// Shows the log's numbers.
+    pub(super) fn tell(&self, metrics: &LaneMetrics) {
+        if let Sink::Log(audit) = &*self.0.lock() {
+            audit.tell(metrics);
         }
     }
 

@@ -27,6 +27,7 @@ pub use self::writer::Figures;
 
 use self::writer::{Job, Writer};
 use super::shown::hex;
+use crate::telemetry::LaneMetrics;
 
 /// What a record's `v` says: 1, which has none, knew neither `lever` nor `end`. The chain is the same in all.
 pub const FORMAT: u64 = 2;
@@ -88,6 +89,18 @@ impl Audit {
     #[must_use]
     pub fn to_standard_error() -> Self {
         Self { jobs: None, figures: Arc::default() }
+    }
+
+    /// Shows its numbers.
+    pub fn tell(&self, metrics: &LaneMetrics) {
+        let figures = &self.figures;
+        metrics.audit(
+            figures.seq.load(Ordering::Relaxed),
+            figures.pending.load(Ordering::Relaxed),
+            figures.failing.load(Ordering::Relaxed),
+            figures.lost.load(Ordering::Relaxed),
+        );
+        metrics.audit_cut(figures.cut.load(Ordering::Relaxed));
     }
 
     /// Numbers about it.

@@ -32,6 +32,17 @@ mod tests {
 
     /// What of draft 7 the schema uses.
     fn wrong(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
+        if let Some(any) = schema["anyOf"].as_array() {
+            let fits = |schema: &Value| {
+                let mut found = Vec::new();
+                wrong(schema, value, at, &mut found);
+                found.is_empty()
+            };
+            if !any.iter().any(fits) {
+                found.push(format!("{at}: {value} is none of those"));
+            }
+            return;
+        }
         let kind = match value {
             Value::Null => "null",
             Value::Bool(_) => "boolean",
