@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use super::explained::Explain;
 use super::operations::Operations;
 use super::tapped::TapFilter;
+use super::wire::newcomers::Approved;
 use super::wire::{self, Isolate, Isolated, Isolations, LeverView, Moved, Problem, Release};
 use crate::telemetry::LocalPeer;
 
@@ -42,6 +43,9 @@ pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/lockdown/release", post(unlock))
         .route("/v1/limit", post(hold_limit))
         .route("/v1/limit/release", post(free_limit))
+        .route("/v1/newcomers", get(newcomers))
+        .route("/v1/newcomers/approve", post(approve))
+        .route("/v1/newcomers/doubt", post(doubt))
         .fallback(|| async {
             let problem =
                 Problem::new(wire::code::MALFORMED, "there is no such path", "GET /v1/status is one");
@@ -139,6 +143,25 @@ async fn hold_limit(State(operations): Shared, Extension(by): Extension<LocalPee
 
 async fn free_limit(State(operations): Shared, Extension(by): Extension<LocalPeer>) -> Response {
     moved(&operations, operations.free_limit(by)).await
+}
+
+async fn newcomers(State(operations): Shared) -> Response {
+    json(StatusCode::OK, &operations.newcomers())
+}
+
+async fn approve(State(operations): Shared, body: Bytes) -> Response {
+    approved(&operations, read(&body).and_then(|request| operations.approve(&request, false))).await
+}
+
+async fn doubt(State(operations): Shared, body: Bytes) -> Response {
+    approved(&operations, read(&body).and_then(|request| operations.approve(&request, true))).await
+}
+
+async fn approved(operations: &Arc<dyn Operations>, approved: Result<Approved, Problem>) -> Response {
+    match approved {
+        Ok(approved) => json(StatusCode::OK, &Approved { kept: operations.keep_known().await, ..approved }),
+        Err(problem) => refused(&problem),
+    }
 }
 
 async fn moved(operations: &Arc<dyn Operations>, lever: Result<LeverView, Problem>) -> Response {

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::explained::{DecisionLines, Explain, Explained};
 use super::tapped::{TapFilter, Tapped};
+use super::wire::newcomers::{Approve, Approved, Newcomers};
 use super::wire::{
     Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, Release,
     Status,
@@ -66,6 +67,15 @@ pub trait Operations: Send + Sync {
     /// # Errors
     /// When it is not held.
     fn free_limit(&self, by: LocalPeer) -> Result<LeverView, Problem>;
+    /// Who is new.
+    fn newcomers(&self) -> Newcomers;
+    /// Makes somebody known; with `doubt`, new again.
+    ///
+    /// # Errors
+    /// When there is nobody of that name, or no such lane.
+    fn approve(&self, request: &Approve, doubt: bool) -> Result<Approved, Problem>;
+    /// Writes who is known to the disk; bounded.
+    fn keep_known(&self) -> BoxFuture<'_, Kept>;
     /// Writes what is in force to the disk; bounded.
     fn keep(&self) -> BoxFuture<'_, Kept>;
 }

@@ -3,6 +3,8 @@
 //! JSON over the admin socket. The command line and the dashboard read the same types; unknown fields are errors in
 //! requests, so that a lever of a newer version is refused and not half pulled, and ignored in answers.
 
+pub mod newcomers;
+
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a reason at most: it is repeated in every refusal.
@@ -248,6 +250,8 @@ pub struct Status {
     pub held: Option<LeverView>,
     /// Whether the levers survive a restart.
     pub kept: Kept,
+    /// Newcomers whose cost would be too much, the dearest first, at most three.
+    pub newcomers_warned: Vec<newcomers::NewcomerView>,
 }
 
 /// `GET /v1/clients?by=asked`, `served` or `refused`.
@@ -268,7 +272,7 @@ pub struct EventView {
     pub number: u64,
     /// When, in seconds since 1970.
     pub at: u64,
-    /// `lever` or `overload`.
+    /// `lever`, `overload` or `newcomer`.
     pub kind: String,
     /// What.
     pub text: String,
@@ -346,4 +350,8 @@ pub mod code {
     pub const NO_REQUEST: &str = "SPW0781";
     /// A confirmation is needed, and nobody can be asked.
     pub const CONFIRM: &str = "SPW0557";
+    /// Nobody can be approved for that lane.
+    pub const NEWCOMER_LANE: &str = "SPW0860";
+    /// The file of who is known is not believed.
+    pub const NEWCOMERS_STATE: &str = "SPW0861";
 }

@@ -23,7 +23,7 @@ use super::{ShardStats, StartError, Tallies, descriptors, footprint};
 use crate::admin;
 use crate::authn::{Authenticator, Fetched, review};
 use crate::breakglass::Lane as BreakGlassLane;
-use crate::gateway::{Gate, Levers, Names};
+use crate::gateway::{Gate, Levers, Names, Newcomers};
 use crate::io::Flusher;
 use crate::policy::Lane;
 use crate::server::{Abuse, Server, Tally};
@@ -43,6 +43,7 @@ pub(super) struct Inside {
     /// Files that may change.
     pub(super) watch: Watch,
     pub(super) levers: Arc<Levers>,
+    pub(super) newcomers: Arc<Newcomers>,
     pub(super) limits: OwnLimits,
 }
 
@@ -220,6 +221,7 @@ fn admin_view(
     let prober = probers.livez.clone();
     let (footprint, limits, tallies) = (Arc::clone(footprint), inside.limits, inside.tallies.clone());
     let (authenticator, levers) = (Arc::clone(&inside.authenticator), Arc::clone(&inside.levers));
+    let newcomers = Arc::clone(&inside.newcomers);
     Arc::new(admin::Inside {
         metrics: Box::new(move || {
             let up = prober.latest().is_some_and(|reading| reading.is_up());
@@ -233,6 +235,7 @@ fn admin_view(
                 diagnosis: &view.diagnosis,
                 gate: view.gate,
                 levers: levers.gauges(),
+                newcomers: newcomers.with(|guard| guard.counts()),
                 upstream: gauges(up, &stats),
                 own: OwnScrape {
                     footprint: &footprint,

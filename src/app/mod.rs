@@ -222,6 +222,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         authenticator: Arc::clone(&prepared.shared.authenticator),
         watch: prepared.watch,
         levers: Arc::clone(&prepared.shared.levers),
+        newcomers: Arc::clone(&prepared.shared.newcomers),
         limits: prepared.limits,
     };
     // Probes and break-glass take their descriptors from what is put aside, never from what the lanes have.
@@ -285,6 +286,7 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
     if let Some(state) = &state {
         state.recall(&mut scheduler);
     }
+    let newcomers = policy.newcomers;
     let limits = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
     let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
     let drain = Drain::new();
@@ -297,6 +299,11 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         names: Arc::default(),
         levers: Arc::default(),
         recent: Arc::default(),
+        newcomers: levers::newcomers::recall(
+            newcomers,
+            proxy.state.as_ref().map(|state| state.dir.as_path()),
+            clock::now(),
+        ),
         decisions: Arc::default(),
         tap: Arc::default(),
     });
@@ -306,6 +313,8 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         levers: Arc::clone(&shared.levers),
         recent: Arc::clone(&shared.recent),
         names: Arc::clone(&shared.names),
+        newcomers: Arc::clone(&shared.newcomers),
+        metrics: Arc::clone(&shared.metrics),
         folder: proxy.state.as_ref().map(|state| state.dir.clone()),
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
         limits,

@@ -128,7 +128,7 @@ impl Told<'_> {
 }
 
 /// Says that a lever would not survive a restart, if so.
-fn warn_not_kept(kept: &Kept, err: &mut dyn Write) {
+pub(super) fn warn_not_kept(kept: &Kept, err: &mut dyn Write) {
     if !kept.on_disk {
         let problem = plain(&kept.problem);
         // A closed terminal cannot be told anything.

@@ -15,12 +15,14 @@ pub mod explain;
 pub mod gate;
 #[cfg(test)]
 mod golden;
+mod hello;
 mod help;
 pub mod incident;
 pub mod isolate;
 pub mod limit;
 pub mod lockdown;
 pub mod manifest;
+pub mod newcomers;
 mod observed;
 mod redact;
 pub mod replay;
@@ -108,6 +110,8 @@ enum Command {
     Top(top::Args),
     /// Show what happened lately
     Events(events::Args),
+    /// Show who was never here before, and what it would cost on every node
+    Newcomers(newcomers::Args),
     /// Why was this refused, and what would become of that request?
     Explain(explain::Args),
     /// Wait, and fail at once when kube-apiserver is not well: for roll-outs in phases
@@ -150,6 +154,9 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> Ending {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() == 1 {
+        return hello::run(out);
+    }
     // clap's own help knows commands alone, and not what a code or an alert means.
     if arguments.get(1).is_some_and(|word| word == "help")
         && let Some(ending) = help::page(&arguments[2..], out, err)
@@ -202,6 +209,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
+        Command::Newcomers(args) => newcomers::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out, err),
         Command::Gate(args) => gate::run(&args, out, err),
         Command::Tap(args) => tap::run(&args, out, err),

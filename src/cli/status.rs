@@ -138,6 +138,14 @@ fn findings(status: &Status) -> Vec<(String, String)> {
         let next = format!("spillway isolate {} --to penalty --for 30m --reason …", target_of(&client.user));
         found.push((finding, next));
     }
+    for newcomer in &status.newcomers_warned {
+        let name = super::newcomers::name_of(&newcomer.user);
+        let finding = format!(
+            "newcomer {name} in {} places would take {:.0} of {} seats",
+            newcomer.places, newcomer.projected_seats, status.limit
+        );
+        found.push((finding, format!("stop its roll-out, or: spillway newcomers approve {name}")));
+    }
     let has_levers = status.lockdown.is_some() || status.held.is_some() || !status.isolations.is_empty();
     if has_levers && !status.kept.on_disk {
         let finding = format!("levers would not survive a restart: {}", status.kept.problem);
@@ -175,6 +183,7 @@ fn isolated(isolation: &IsolationView) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::admin::wire::newcomers::NewcomerView;
     use crate::admin::wire::{Kept, LaneStatus};
     use crate::policy::Lane;
 
@@ -238,6 +247,13 @@ pub(super) mod tests {
             }),
             held: None,
             kept: Kept { on_disk: false, problem: "/var/lib/spillway/levers.json: no space left".into() },
+            newcomers_warned: vec![NewcomerView {
+                user: "system:serviceaccount:obs:node-agent".into(),
+                places: 21,
+                projected_seats: 120.0,
+                warned: true,
+                ..NewcomerView::default()
+            }],
         }
     }
 
@@ -261,7 +277,7 @@ pub(super) mod tests {
         assert!(!text.contains('\u{1b}'));
         assert!(text.starts_with("SHEDDING: "));
         let wants = text.lines().filter(|line| line.starts_with("! ")).count();
-        assert_eq!((wants, text.matches("  → ").count()), (5, 5), "each finding has its command");
+        assert_eq!((wants, text.matches("  → ").count()), (6, 6), "each finding has its command");
     }
 
     #[test]

@@ -263,6 +263,7 @@ fn complete(policy: ReadPolicy, default: Vec<crate::policy::Rule>) -> TrafficPol
         lanes: policy.lanes,
         rules: own.chain(default).collect(),
         overload: policy.overload,
+        newcomers: policy.newcomers,
     }
 }
 

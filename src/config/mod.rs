@@ -19,6 +19,7 @@ mod load;
 mod proxy;
 mod quantity;
 mod read_authentication;
+mod read_newcomers;
 mod read_overload;
 mod read_proxy;
 mod read_traffic;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::analyze;
 use super::diagnostic::{Code, Diagnostic};
-use super::read_overload;
 use super::section::{Field, Section};
 use super::source::Place;
 use super::traffic::{DefaultRules, OverloadSettings};
+use super::{read_newcomers, read_overload};
+use crate::flow::newcomers::NewcomerSettings;
 use crate::identity::Credential;
 use crate::policy::{
     Lane, LaneSettings, Match, Pattern, RULES_MAX, Rate, ResourcePattern, Rule, ServiceAccountPattern,
@@ -31,6 +32,7 @@ pub(super) struct ReadPolicy {
     pub(super) rules: Vec<PlacedRule>,
     pub(super) default_rules: DefaultRules,
     pub(super) overload: OverloadSettings,
+    pub(super) newcomers: NewcomerSettings,
 }
 
 /// A rule and where it stands.
@@ -53,13 +55,15 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ReadPolicy> {
     let overload_field = section.field("overload");
     let overload =
         section.or("overload", OverloadSettings::default(), |field| field.section(read_overload::overload));
+    let newcomers = section
+        .or("newcomers", NewcomerSettings::default(), |field| field.section(read_newcomers::newcomers));
     if let Some(field) = &lanes_field {
         analyze::floors(&lanes, field);
     }
     if let Some(field) = lanes_field.or(overload_field) {
         analyze::lanes_without_seats(&lanes, overload.limit.min, &field);
     }
-    Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload })
+    Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload, newcomers })
 }
 
 fn read_lanes(field: Field<'_>, lanes: &mut [LaneSettings; Lane::COUNT]) -> Option<usize> {

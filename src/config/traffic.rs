@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::flow::newcomers::NewcomerSettings;
 use crate::flow::{self, HoldSettings, Laws, LimitSettings, MemorySettings, WatchSettings};
 use crate::policy::{Lane, LaneSettings, Policy, PolicyError, Rule};
 
@@ -22,6 +23,11 @@ pub struct TrafficPolicy {
     pub rules: Vec<Rule>,
     /// The limit and what counts as calm.
     pub overload: OverloadSettings,
+    /// Who was never here before. `guard`: default true. `learning` after the first start, in which everybody becomes known:
+    /// default 1 h, range 0 s to 720 h. `knownAfter` without a warning: default 24 h, range 1 min to 720 h. `seats` that one
+    /// takes on average before it ranks as telemetry: default 2, range 1 to 1,000. `warnPercent` of L: default 25, range 1 to
+    /// 1,000.
+    pub newcomers: NewcomerSettings,
 }
 
 impl TrafficPolicy {

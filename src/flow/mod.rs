@@ -39,6 +39,7 @@ pub mod levers;
 mod limit;
 mod median;
 mod memory;
+pub mod newcomers;
 mod own_memory;
 mod pace;
 mod pressure;

@@ -8,7 +8,7 @@ use super::control::Control;
 use super::decision::{End, Kind, Level, Outcome, Ticket, Verdict};
 use super::diagnosis::Findings;
 use super::estimate::{Ended, Estimates, Sample};
-use super::key::Reach;
+use super::key::{Key, Reach};
 use super::lanes::LaneState;
 use super::levels::LevelNumber;
 use super::limit::{Demand, Limit};
@@ -249,6 +249,12 @@ impl Scheduler {
     #[must_use]
     pub fn has_verdicts(&self) -> bool {
         !self.verdicts.is_empty()
+    }
+
+    /// What a request is expected to cost, by what its kind cost before.
+    #[must_use]
+    pub fn price(&self, key: &Key) -> SeatSeconds {
+        self.estimates.estimate(key).work
     }
 
     /// How short of memory this process itself is; some lanes are refused for it.

@@ -100,6 +100,11 @@ impl Exchange {
         self.user_agent.as_ref().is_some_and(|value| value.as_bytes().starts_with(b"kubectl/"))
     }
 
+    /// What it says that it is.
+    pub(super) fn user_agent(&self) -> Option<&str> {
+        self.user_agent.as_ref().and_then(|value| value.to_str().ok())
+    }
+
     /// The answer's head is known: counts and logs it.
     pub(super) fn tell(&self, shared: &Shared, status: StatusCode) {
         let event = Answered {
@@ -113,7 +118,7 @@ impl Exchange {
             upstream: self.upstream,
             user: self.caller.as_ref().map_or("", |caller| caller.identity.user.as_str()),
             path: self.path.as_ref().map_or("", PathAndQuery::path),
-            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+            user_agent: self.user_agent(),
             audit_id: self.audit_id.to_str().unwrap_or_default(),
             peer: self.connection.peer,
         };

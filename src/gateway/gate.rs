@@ -17,13 +17,13 @@ use super::permit::Permit;
 use crate::clock;
 use crate::flow::levers::LimitHold;
 use crate::flow::{
-    Arrival, Decision, Diagnosis, Kind, MemoryStep, Numbers, Probes, Reason, Refusal, Remembered, Scheduler,
-    Snapshot, TICK, Ticket, Verdict, Walk,
+    Arrival, Decision, Diagnosis, Key, Kind, MemoryStep, Numbers, Probes, Reason, Refusal, Remembered,
+    Scheduler, Snapshot, TICK, Ticket, Verdict, Walk,
 };
 use crate::policy::Lane;
 use crate::server::Drain;
 use crate::telemetry::GateGauges;
-use crate::units::Instant;
+use crate::units::{Instant, SeatSeconds};
 
 /// Requests that can be reset from outside at most. Each holds a seat under L, or begins a watch, so an ordinary limit
 /// never reaches this; beyond it a request is simply not reset.
@@ -217,6 +217,12 @@ impl Gate {
         self.with(|scheduler| scheduler.own_memory(step));
     }
 
+    /// What a request is expected to cost.
+    #[must_use]
+    pub fn price(&self, key: &Key) -> SeatSeconds {
+        self.inner.lock().scheduler.price(key)
+    }
+
     /// What is worth keeping over a restart.
     #[must_use]
     pub fn remember(&self) -> Remembered {
@@ -350,7 +356,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::flow::{Encoding, End, Key, Level, Settings};
+    use crate::flow::{Encoding, End, Level, Settings};
     use crate::request::{DecodedPath, RequestInfo};
     use crate::units::Seats;
 

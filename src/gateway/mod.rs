@@ -18,6 +18,7 @@ mod levers;
 mod mark;
 mod meaning;
 mod names;
+mod newcomers;
 mod outgoing;
 mod permit;
 mod recent;
@@ -54,6 +55,7 @@ pub use self::decisions::{DECISIONS_MAX, Decisions, Extent, FAILURES_MAX, LAST_M
 pub use self::gate::{Gate, View};
 pub use self::levers::{Hits, Lever, Levers};
 pub use self::names::Names;
+pub use self::newcomers::Newcomers;
 pub use self::recent::{CLIENTS_MAX, Client, Counts, Recent};
 pub use self::tap::{Drawn, Line, Tap};
 pub use self::turn::{Entrance, Reserve, ReserveUsage};
@@ -76,6 +78,8 @@ pub struct Shared {
     pub levers: Arc<Levers>,
     /// Who was here lately.
     pub recent: Arc<Recent>,
+    /// Who was never here before.
+    pub newcomers: Arc<Newcomers>,
     /// What was refused lately.
     pub decisions: Arc<Decisions>,
     /// What passes, while somebody watches.
@@ -122,6 +126,7 @@ impl Path {
         let response = match self.prepare(&mut exchange, &mut request).await {
             Ok((mut understood, resolved)) => match self.contain(&mut exchange, &mut understood) {
                 Ok(penalty) => {
+                    self.introduce(&mut exchange, &mut understood);
                     let request = (request, body_comes);
                     self.decide(&mut exchange, request, &resolved, &understood, penalty).await
                 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::newcomers::Marks;
 use crate::clock;
 use crate::identity::Identity;
 use crate::policy::{ClientKey, Lane};
@@ -37,6 +38,8 @@ pub struct Client {
     answered: AtomicU64,
     refused: AtomicU64,
     seen: AtomicU64,
+    /// Its programs that are known ([`super::newcomers`]).
+    pub(super) acquainted: Marks,
 }
 
 /// What a client did so far.
@@ -62,6 +65,7 @@ impl Client {
             answered: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             seen: AtomicU64::new(clock::now().as_nanos()),
+            acquainted: Marks::default(),
         }
     }
 

@@ -14,11 +14,13 @@ use prometheus::{
 use super::clients::Clients;
 use super::credentials::Credentials;
 use super::levers::{LeverGauges, Levers};
+use super::newcomers::Newcomers;
 use super::overload::{GateGauges, Overload, raise};
 use super::own::{Own, OwnScrape};
 use super::samples::Samples;
 use super::{Answered, Answerer, LaneMetrics};
 use crate::flow::levers::Action;
+use crate::flow::newcomers::Counts;
 use crate::flow::{Diagnosis, End, Reason, Snapshot};
 use crate::policy::Lane;
 use crate::request::Verb;
@@ -83,6 +85,8 @@ pub struct Scrape<'a> {
     pub gate: GateGauges,
     /// What operators put in force by hand.
     pub levers: LeverGauges,
+    /// Who is new.
+    pub newcomers: Counts,
     /// The connections.
     pub upstream: UpstreamGauges,
     /// What spillway itself takes.
@@ -104,6 +108,7 @@ pub struct Metrics {
     overload: Overload,
     credentials: Credentials,
     levers: Levers,
+    newcomers: Newcomers,
     own: Own,
     lane: Arc<LaneMetrics>,
     breakglass_requests: IntCounterVec,
@@ -177,6 +182,7 @@ impl Metrics {
             overload: Overload::register(&register)?,
             credentials: Credentials::register(&register)?,
             levers: Levers::register(&register)?,
+            newcomers: Newcomers::register(&register)?,
             lane: Arc::new(LaneMetrics::register(&register)?),
             breakglass_requests: register.counters(
                 "breakglass_requests_total",
@@ -278,7 +284,13 @@ impl Metrics {
         self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
         self.own.set(&scrape.own, self.samples.suppressed());
         self.levers.set(scrape.levers);
+        self.newcomers.set(scrape.newcomers);
         self.registered()
+    }
+
+    /// Those of newcomers.
+    pub const fn newcomers(&self) -> &Newcomers {
+        &self.newcomers
     }
 
     /// The text of everything as it was counted, with gauges of the last scrape.

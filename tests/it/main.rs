@@ -33,6 +33,7 @@ mod levers;
 mod manifests;
 mod meaning;
 mod netns;
+mod newcomers;
 mod notify;
 mod oracle;
 mod payloads;

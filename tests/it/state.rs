@@ -142,6 +142,10 @@ fn status_says_in_one_object_how_things_are() {
     assert!(page["state"].is_string() && page["limit"].as_u64().is_some_and(|limit| limit > 0), "{page:#}");
     assert!(page["lanes"]["node-health"]["floor"].as_u64().is_some_and(|floor| floor > 0), "{page:#}");
     assert!(page["diagnosis"].as_str().is_some_and(|sentence| !sentence.is_empty()), "{page:#}");
+    // The apiserver is on this host: its memory is known.
+    assert!(page["responseBudget"].as_u64().is_some_and(|bytes| bytes > 0), "{page:#}");
+    let log = spillway.whole_log();
+    assert!(log.contains("the memory of the apiserver's host"), "{log}");
 }
 
 #[test]

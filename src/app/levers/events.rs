@@ -49,7 +49,7 @@ impl Timeline {
         }
     }
 
-    fn add(&self, kind: &str, text: String) {
+    pub(super) fn add(&self, kind: &str, text: String) {
         let mut kept = self.kept.lock();
         while kept.events.len() >= EVENTS_MAX {
             kept.events.pop_front();

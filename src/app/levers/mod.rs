@@ -9,6 +9,7 @@ mod events;
 mod explain;
 mod file;
 mod load;
+pub(in crate::app) mod newcomers;
 mod protect;
 mod rates;
 mod show;
@@ -17,7 +18,7 @@ mod wanted;
 mod written;
 
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use super::state::Place;
 use crate::admin::Operations;
 use crate::admin::explained::{DecisionLines, Explain, Explained};
 use crate::admin::tapped::{TapFilter, Tapped};
+use crate::admin::wire::newcomers::{Approve, Approved, Newcomers as View};
 use crate::admin::wire::{
     self, Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem,
     REASON_BYTES_MAX, Release, Status, code,
@@ -42,8 +44,8 @@ use crate::config::{nearest, show_duration};
 use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
-use crate::gateway::{Gate, Levers, Names, Recent, Reserve, ReserveUsage, Shared};
-use crate::telemetry::{LaneMetrics, LocalPeer};
+use crate::gateway::{Gate, Levers, Names, Newcomers, Recent, Reserve, ReserveUsage, Shared};
+use crate::telemetry::{LaneMetrics, LocalPeer, Metrics};
 use crate::units::{Instant, Seats};
 
 pub(in crate::app) use self::thread::AdminThread;
@@ -61,6 +63,8 @@ pub(in crate::app) struct Parts {
     pub(in crate::app) levers: Arc<Levers>,
     pub(in crate::app) recent: Arc<Recent>,
     pub(in crate::app) names: Arc<Names>,
+    pub(in crate::app) newcomers: Arc<Newcomers>,
+    pub(in crate::app) metrics: Arc<Metrics>,
     /// Where levers are kept over a restart.
     pub(in crate::app) folder: Option<std::path::PathBuf>,
     /// Groups of the break-glass lane.
@@ -89,6 +93,8 @@ pub(in crate::app) struct Keeper {
     dirty: AtomicBool,
     kept: Mutex<Kept>,
     rounds: Mutex<u32>,
+    /// Rounds since the start, for what is done now and then.
+    swept: AtomicU32,
 }
 
 impl Keeper {
@@ -112,6 +118,7 @@ impl Keeper {
             dirty: AtomicBool::new(false),
             kept: Mutex::new(kept),
             rounds: Mutex::new(0),
+            swept: AtomicU32::new(0),
             wanted: Mutex::new(wanted),
             place,
             parts,
@@ -173,6 +180,7 @@ impl Keeper {
             &self.parts.recent,
         );
         self.timeline.look(&view, &self.parts.names);
+        self.greet(view.snapshot.limit).await;
         if let Some(metrics) = &self.parts.audit_metrics {
             self.timeline.tell(metrics);
         }
@@ -190,6 +198,18 @@ impl Keeper {
         if is_due {
             *self.rounds.lock() = 0;
             self.keep().await;
+        }
+    }
+
+    /// Looks at newcomers, and writes who is known, each in its rounds.
+    async fn greet(&self, limit: Seats) {
+        let round = self.swept.fetch_add(1, Ordering::Relaxed);
+        if round.is_multiple_of(newcomers::LOOK_ROUNDS) {
+            self.look_at_newcomers(limit);
+        }
+        let is_due = round % newcomers::WRITE_ROUNDS == newcomers::WRITE_ROUNDS - 1;
+        if is_due && self.parts.folder.is_some() && self.parts.newcomers.with(|guard| guard.take_changed()) {
+            self.keep_acquaintances().await;
         }
     }
 
@@ -474,6 +494,18 @@ impl Operations for Keeper {
         };
         self.timeline.lever("limit-off", "limit", &show::hold(&hold), &origin, Some(by));
         Ok(show::held(&hold, &origin))
+    }
+
+    fn newcomers(&self) -> View {
+        self.newcomers_view()
+    }
+
+    fn approve(&self, request: &Approve, doubt: bool) -> Result<Approved, Problem> {
+        self.approve_newcomer(request, doubt)
+    }
+
+    fn keep_known(&self) -> BoxFuture<'_, Kept> {
+        Box::pin(self.keep_acquaintances())
     }
 
     fn keep(&self) -> BoxFuture<'_, Kept> {

@@ -157,6 +157,8 @@ pub(super) fn status(keeper: &Keeper) -> Status {
     let (limit_min, limit_max) = keeper.parts.limits;
     let most_refused = most_refused(keeper);
     let isolations = isolations(keeper);
+    let newcomers_warned =
+        keeper.newcomers_view().newcomers.into_iter().filter(|one| one.warned).take(3).collect();
     let wanted = keeper.wanted.lock();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -180,5 +182,6 @@ pub(super) fn status(keeper: &Keeper) -> Status {
         lockdown: wanted.lockdown.as_ref().map(|(one, origin)| lockdown(one, origin)),
         held: wanted.hold.as_ref().map(|(one, origin)| held(one, origin)),
         kept: keeper.kept.lock().clone(),
+        newcomers_warned,
     }
 }

@@ -16,6 +16,8 @@ fn keeper(folder: Option<&Path>) -> Arc<Keeper> {
         levers: Arc::default(),
         recent: Arc::default(),
         names: Arc::default(),
+        newcomers: Newcomers::new(Default::default(), clock::now()),
+        metrics: Arc::new(Metrics::new().unwrap()),
         folder: folder.map(Path::to_owned),
         break_glass: vec!["spillway:break-glass".into()],
         limits: (Seats(10), Seats(1_000)),
