@@ -10,6 +10,7 @@ pub mod breakglass;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dashboard;
 pub mod demo;
 pub mod flow;
 pub mod gateway;

@@ -40,6 +40,9 @@ need musl-gcc musl-tools
 need buildah buildah
 need readelf binutils
 need slowhttptest slowhttptest
+need chromium chromium
+need npm npm
+need openssl openssl
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'make test needs these tools, and could not install them:\n'; printf '  - %s\n' "${missing[@]}"
   exit 2

@@ -66,11 +66,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("admin", &["telemetry", "config", "clock", "flow", "policy", "units"]),
+    ("dashboard", &["admin", "telemetry", "config", "clock", "flow", "policy", "units"]),
     ("demo", &["config", "clock", "policy", "request", "identity", "units"]),
     (
         "app",
         &[
             "admin",
+            "dashboard",
             "server",
             "gateway",
             "breakglass",
@@ -92,6 +94,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "app",
             "admin",
+            "dashboard",
             "breakglass",
             "demo",
             "sim",

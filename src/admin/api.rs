@@ -27,8 +27,8 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 
 type Shared = State<Arc<dyn Operations>>;
 
-/// The service behind the socket. Every request carries a [`LocalPeer`] in its extensions.
-pub(super) fn router(operations: Arc<dyn Operations>) -> Router {
+/// The service behind the socket, and behind the dashboard as far as a role reaches. Every request carries a [`LocalPeer`] in its extensions.
+pub(crate) fn router(operations: Arc<dyn Operations>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/clients", get(clients))
@@ -189,7 +189,7 @@ fn refused(problem: &Problem) -> Response {
     json(status, problem)
 }
 
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     // Plain fields of plain structs always serialise.
     let body = serde_json::to_vec(body).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()

@@ -24,9 +24,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+pub(crate) use self::api::{json, router};
 use self::bounded::Bounded;
 pub use self::operations::Operations;
 pub use self::socket::serve as serve_socket;
+pub(crate) use self::socket::{Bound, bind as bind_socket};
 
 /// What the admin listener shows. Each answer is made when it is asked for.
 pub struct Inside {

@@ -45,9 +45,19 @@ const AGAIN: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket file; it is removed when this is dropped.
-struct Bound {
+pub(crate) struct Bound {
     listener: UnixListener,
     path: PathBuf,
+}
+
+impl Bound {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// Out of file descriptors, most likely.
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
 }
 
 impl Drop for Bound {
@@ -80,8 +90,8 @@ pub async fn serve(path: &Path, operations: Arc<dyn Operations>) {
     tracing::info!(socket = %path.display(), "admin socket");
     let (router, places) = (api::router(operations), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     loop {
-        match bound.listener.accept().await {
-            Ok((stream, _)) => {
+        match bound.accept().await {
+            Ok(stream) => {
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                     tracing::warn!(
                         most = CONNECTIONS_MAX,
@@ -106,7 +116,10 @@ pub async fn serve(path: &Path, operations: Arc<dyn Operations>) {
 }
 
 /// Takes the place, unless somebody answers there.
-fn bind(path: &Path) -> io::Result<Bound> {
+///
+/// # Errors
+/// It is taken, or cannot be made.
+pub(crate) fn bind(path: &Path) -> io::Result<Bound> {
     if let Some(folder) = path.parent()
         && !folder.exists()
     {

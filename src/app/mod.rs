@@ -8,6 +8,7 @@ mod announce;
 pub mod check;
 mod chronicle;
 mod control;
+mod dashboard;
 mod descriptors;
 mod expiry;
 pub mod explain;
@@ -31,6 +32,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use self::control::Control;
+use self::dashboard::{DashboardThread, Sources};
 use self::descriptors::Plan;
 use self::levers::{AdminThread, Keeper};
 use self::state::State;
@@ -144,6 +146,8 @@ pub struct Running {
     control: Control,
     /// An operator may want to look at the end.
     admin: AdminThread,
+    /// As long as that.
+    dashboard: Option<DashboardThread>,
     /// Ends last: a lever may be pulled until the end.
     audit: Audit,
 }
@@ -158,6 +162,7 @@ impl Running {
     /// Ends it: readiness turns false, connections are told to go, watches end spread over the grace period.
     pub fn drain(self) {
         self.control.end(self.grace);
+        drop(self.dashboard);
         drop(self.admin);
         self.audit.close();
     }
@@ -204,6 +209,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     prepared.keeper.write_down(audit.clone());
     let drain = prepared.shared.drain.clone();
     let gate = Arc::clone(&prepared.gate);
+    let shown = Arc::clone(&gate);
     let stats = ShardStats::default();
     let mut addresses = Addresses {
         listeners: prepared.listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect(),
@@ -249,9 +255,12 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
     let factory = factory(&prepared.shared, Entrance::Lanes(gate), &prepared.upstream, &stats);
     let server = Server::start(settings::threads(proxy.runtime), prepared.listeners, &drain, &factory)?;
     control.keep_server(server);
+    let sources = Sources::new((proxy, policy), (shown, Arc::clone(&prepared.shared.metrics), stats));
+    let (page, keeper) = (proxy.admin.dashboard.socket.clone(), Arc::clone(&prepared.keeper));
+    let dashboard = DashboardThread::start(page, keeper, sources)?;
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
-    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, audit })
+    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, dashboard, audit })
 }
 
 /// Not before everything else was read and bound: it starts a thread and writes a line.

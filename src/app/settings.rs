@@ -233,7 +233,7 @@ pub(super) fn audit(proxy: &ProxyConfiguration) -> Option<breakglass::audit::Set
 }
 
 /// The node's name, for records that are read beside those of others.
-fn host() -> String {
+pub(super) fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }

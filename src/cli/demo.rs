@@ -13,9 +13,9 @@ use clap::Args as ClapArgs;
 use super::Ending;
 use crate::app;
 use crate::config::{
-    self, Admin, Arming, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections, Drain,
-    ForwardIdentity, Grants, Http2, LaneAudit, Limits, Listener, Logging, Metrics, ProbeIdentity,
-    ProxyConfiguration, Runtime, Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion,
+    self, Admin, Arming, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections,
+    Dashboard, Drain, ForwardIdentity, Grants, Http2, LaneAudit, Limits, Listener, Logging, Metrics,
+    ProbeIdentity, ProxyConfiguration, Runtime, Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion,
     UnverifiedProtocol, UpstreamTls, Upstreams,
 };
 use crate::demo::{self, Afterwards, Played, ProxyInputs, Report, RunningProxy, Standing};
@@ -26,6 +26,7 @@ use crate::demo::{self, Afterwards, Played, ProxyInputs, Report, RunningProxy, S
 Examples:
   spillway demo
   spillway demo --hold
+  spillway demo --storm
   spillway demo --headless > result.json
 
 Needs no cluster, no root and no configuration; takes about a minute. Everything listens on 127.0.0.1 and uses keys
@@ -37,6 +38,9 @@ pub struct Args {
     /// Keep cluster, spillway and calm traffic up after the report, until Ctrl-C
     #[arg(long)]
     hold: bool,
+    /// Play only the storm, through spillway, and let it rage until Ctrl-C: to try the dashboard and the levers on
+    #[arg(long, conflicts_with_all = ["headless", "hold"])]
+    storm: bool,
     /// Seed of all jitter
     #[arg(long, value_name = "N", default_value_t = demo::Options::default().seed)]
     seed: u64,
@@ -47,6 +51,9 @@ pub struct Args {
 
 /// Plays, prints and judges.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
+    if args.storm {
+        return storm(args, out, err);
+    }
     let afterwards = if args.hold { Afterwards::Hold } else { Afterwards::End };
     let options = demo::Options { seed: args.seed, nodes: args.nodes, afterwards };
     let Played { report, standing } = match demo::play(&start, &options) {
@@ -62,6 +69,21 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
         }
     }
     if report.verdict.passed { Ending::Fine } else { Ending::Failed }
+}
+
+/// A storm to look at, and to end by isolating its culprit.
+fn storm(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
+    let options = demo::Options { seed: args.seed, nodes: args.nodes, afterwards: Afterwards::Hold };
+    let standing = match demo::storm(&start, &options) {
+        Ok(standing) => standing,
+        Err(error) => return failed(&error, err),
+    };
+    // A closed terminal cannot be told anything.
+    let _ = print_standing(&standing, out);
+    match standing.until_interrupted() {
+        Ok(()) => Ending::Fine,
+        Err(error) => failed(&error, err),
+    }
 }
 
 fn failed(error: &demo::DemoError, err: &mut dyn Write) -> Ending {
@@ -88,6 +110,9 @@ fn print_standing(standing: &Standing, out: &mut dyn Write) -> std::io::Result<(
     }
     if let Some(socket) = standing.admin_socket() {
         writeln!(out, "  spillway status --socket {}", socket.display())?;
+        if let Some(page) = Dashboard::beside(Some(socket)).socket {
+            writeln!(out, "  spillway dashboard --port 0 --socket {}", page.display())?;
+        }
     }
     out.flush()
 }
@@ -149,7 +174,10 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
         }),
         runtime: Runtime::default(),
         metrics: Metrics { address: ANY },
-        admin: Admin { socket: Some(admin_socket(inputs)) },
+        admin: {
+            let socket = admin_socket(inputs);
+            Admin { dashboard: Dashboard::beside(Some(&socket)), socket: Some(socket) }
+        },
         logging: Logging::default(),
         drain: Drain::default(),
         state: None,

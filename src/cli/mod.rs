@@ -7,6 +7,7 @@ pub mod audit;
 pub mod break_glass;
 pub mod check;
 pub mod config;
+pub mod dashboard;
 pub mod demo;
 pub mod drill;
 mod effect;
@@ -108,6 +109,8 @@ enum Command {
     Status(status::Args),
     /// Show who asks most, and who is refused most
     Top(top::Args),
+    /// Open the same in a browser: who hurts, why, and what to do
+    Dashboard(dashboard::Args),
     /// Show what happened lately
     Events(events::Args),
     /// Show who was never here before, and what it would cost on every node
@@ -208,6 +211,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Top(args) => top::run(&args, out, err),
+        Command::Dashboard(args) => dashboard::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
         Command::Newcomers(args) => newcomers::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out, err),

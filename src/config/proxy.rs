@@ -430,6 +430,29 @@ pub struct Admin {
     /// bytes, absolute. `None`: there is none. Its folder is made when it is missing (0700). If it cannot be had, the
     /// log says so, the proxy runs on, and it is tried again every 5 s.
     pub socket: Option<PathBuf>,
+    /// The page for a browser.
+    pub dashboard: Dashboard,
+}
+
+/// The page for a browser: `spillway dashboard`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dashboard {
+    /// A unix socket like the levers' own, beside it. Default `dashboard.sock` in the folder of `admin.socket`, none where
+    /// that is `None`; at most 100 bytes, absolute. `None`: there is no dashboard.
+    pub socket: Option<PathBuf>,
+}
+
+impl Dashboard {
+    /// Default of [`Self::socket`].
+    pub const SOCKET: &'static str = "/run/spillway/dashboard.sock";
+    /// Its name in the folder of the levers' socket.
+    const NAME: &'static str = "dashboard.sock";
+
+    /// The one beside a socket of the levers.
+    #[must_use]
+    pub fn beside(levers: Option<&std::path::Path>) -> Self {
+        Self { socket: levers.and_then(|levers| Some(levers.parent()?.join(Self::NAME))) }
+    }
 }
 
 impl Admin {
@@ -441,7 +464,8 @@ impl Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { socket: Some(PathBuf::from(Self::SOCKET)) }
+        let socket = Some(PathBuf::from(Self::SOCKET));
+        Self { dashboard: Dashboard::beside(socket.as_deref()), socket }
     }
 }
 

@@ -473,20 +473,34 @@ fn metrics(section: &mut Section<'_>) -> Option<Metrics> {
 
 /// A path the kernel takes, or the word that there is none.
 fn admin(section: &mut Section<'_>) -> Option<Admin> {
-    let socket = section.or("socket", Admin::default().socket, |field| {
-        let expected = format!("an absolute path of at most {} bytes, or None", Admin::SOCKET_BYTES_MAX);
-        field.parsed(&expected, |text| match text {
-            "None" => Some(None),
-            path if path.starts_with('/')
-                && !path.ends_with('/')
-                && path.len() <= Admin::SOCKET_BYTES_MAX =>
+    let socket = section.or("socket", Admin::default().socket, socket_path);
+    let beside = Dashboard::beside(socket.as_deref());
+    let dashboard = section.or("dashboard", beside.clone(), |field| {
+        field.section(|section| {
+            let own = section.field("socket");
+            let path = section.or("socket", beside.socket, socket_path);
+            if let Some(field) = own
+                && path.is_some()
+                && path == socket
             {
-                Some(Some(path.into()))
+                let message = format!("`{}` is `admin.socket`: each needs a file of its own", field.path());
+                field.report(Code::Contradiction, message, "choose another file in the same folder");
             }
-            _ => None,
+            Some(Dashboard { socket: path })
         })
     });
-    Some(Admin { socket })
+    Some(Admin { socket, dashboard })
+}
+
+fn socket_path(field: Field<'_>) -> Option<Option<std::path::PathBuf>> {
+    let expected = format!("an absolute path of at most {} bytes, or None", Admin::SOCKET_BYTES_MAX);
+    field.parsed(&expected, |text| match text {
+        "None" => Some(None),
+        path if path.starts_with('/') && !path.ends_with('/') && path.len() <= Admin::SOCKET_BYTES_MAX => {
+            Some(Some(path.into()))
+        }
+        _ => None,
+    })
 }
 
 fn logging(section: &mut Section<'_>) -> Option<Logging> {

@@ -86,10 +86,7 @@ pub struct Played {
 /// # Errors
 /// When something could not be started. A bad result is a [`Report`] whose verdict says so.
 pub fn play(stage: &dyn Stage, options: &Options) -> Result<Played, DemoError> {
-    if !NODES.contains(&options.nodes) {
-        let (min, max) = (*NODES.start(), *NODES.end());
-        return Err(DemoError::OutOfRange { option: "nodes", min, max, value: options.nodes });
-    }
+    check(options)?;
     let progress = Progress::new(scenario::EXPECTED);
     let started = clock::now();
     progress.scene("making keys and certificates");
@@ -135,6 +132,45 @@ pub fn play(stage: &dyn Stage, options: &Options) -> Result<Played, DemoError> {
     Ok(Played { report, standing })
 }
 
+/// Plays only the storm, through a proxy, and lets it rage: what a person can try levers on. Calm is over when this
+/// returns. Must be called outside any asynchronous runtime.
+///
+/// # Errors
+/// When something could not be started.
+pub fn storm(stage: &dyn Stage, options: &Options) -> Result<Standing, DemoError> {
+    check(options)?;
+    let progress = Progress::new(scenario::CALM);
+    progress.scene("making keys and certificates");
+    let (pki, files) = (Pki::new()?, Files::new()?);
+    let cast = Cast::new(&pki, options.nodes)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|source| DemoError::Io { what: "start the runtime of its clients", source })?;
+    let play = Play {
+        pki: &pki,
+        cast: &cast,
+        progress: &progress,
+        seed: options.seed,
+        nodes: options.nodes,
+        pods_per_node: PODS_PER_NODE,
+        started: clock::now(),
+    };
+    let server = play.model()?;
+    let proxy = stage.start(&files.proxy_inputs(&pki, server.address())?).map_err(DemoError::Proxy)?;
+    let kubeconfig = files.kubeconfig("operator.kubeconfig", &pki, proxy.address, &cast.operator_leaf)?;
+    let traffic = runtime.block_on(unless_interrupted(play.storm(&server, proxy.address)))?;
+    progress.finish();
+    Standing::new(&pki, files, kubeconfig, proxy, server, traffic, runtime)
+}
+
+fn check(options: &Options) -> Result<(), DemoError> {
+    if NODES.contains(&options.nodes) {
+        return Ok(());
+    }
+    let (min, max) = (*NODES.start(), *NODES.end());
+    Err(DemoError::OutOfRange { option: "nodes", min, max, value: options.nodes })
+}
+
 /// Ends early on Ctrl-C or SIGTERM, so that the directory with the keys is removed.
 async fn unless_interrupted<T>(half: impl Future<Output = Result<T, DemoError>>) -> Result<T, DemoError> {
     tokio::select! {
@@ -153,7 +189,7 @@ async fn interruption() -> Result<(), DemoError> {
     }
 }
 
-/// The second half's cluster in calm, still up. Dropping it stops everything and removes the files.
+/// A half's cluster, still up: in calm after the play, or in its storm. Dropping it stops everything and removes the files.
 pub struct Standing {
     kubeconfig: PathBuf,
     break_glass_kubeconfig: Option<PathBuf>,

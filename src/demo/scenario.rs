@@ -88,6 +88,20 @@ impl Play<'_> {
         Machine { cores, memory_bytes: self.nodes as u64 * MEMORY_BYTES_PER_NODE }
     }
 
+    /// Calm, and then a storm whose culprit nobody finds out: it goes on as long as the traffic is kept.
+    pub(crate) async fn storm(&self, server: &Server, address: SocketAddr) -> Result<Traffic, DemoError> {
+        let half = Running { play: self, server, ledger: Arc::new(Ledger::default()) };
+        let seed = Seed::new(self.seed);
+        let (insight, told) = watch::channel(None);
+        self.progress.scene("calm before the storm");
+        let begun = clock::now();
+        let clients = self.cast.start(address, &half.ledger, told, &seed);
+        half.until(|now| now >= begun + CALM).await;
+        let fleet = self.cast.start_fleet(address, server.store(), &half.ledger, &seed);
+        half.roll_out()?;
+        Ok(Traffic { _clients: clients, _fleet: fleet, _insight: insight })
+    }
+
     /// Plays one half against `address`; `server` is the model behind it.
     pub(crate) async fn half(
         &self,

@@ -59,7 +59,7 @@ const VERB_LABELS: [&str; 11] = [
 ];
 
 /// What an answer that is none can mean, in the order of [`Metrics::upstream_ended`].
-const FAILURES: [&str; 6] = ["dropped", "timed_out", "congested", "warming", "lagging", "closing"];
+pub(super) const FAILURES: [&str; 6] = ["dropped", "timed_out", "congested", "warming", "lagging", "closing"];
 
 /// State of the connections towards kube-apiserver, read at a scrape.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,12 +98,12 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_slots: Vec<OnceLock<IntCounter>>,
-    request_duration: [Histogram; Lane::COUNT],
+    pub(super) request_duration: [Histogram; Lane::COUNT],
     queue_wait: [Histogram; Lane::COUNT],
-    upstream_duration: Histogram,
+    pub(super) upstream_duration: Histogram,
     overhead: Histogram,
     shed: IntCounterVec,
-    failures: [IntCounter; FAILURES.len()],
+    pub(super) failures: [IntCounter; FAILURES.len()],
     gauges: Gauges,
     overload: Overload,
     credentials: Credentials,

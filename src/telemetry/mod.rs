@@ -6,6 +6,7 @@
 
 mod clients;
 mod credentials;
+mod durations;
 mod event;
 mod lane;
 mod levers;
@@ -19,6 +20,7 @@ mod samples;
 mod text;
 
 pub use clients::{Clients, TunnelSide};
+pub use durations::Durations;
 pub use event::{Answered, Answerer};
 pub use lane::LaneMetrics;
 pub use levers::{LeverGauges, LeverMoved, LocalPeer};

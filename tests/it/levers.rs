@@ -454,6 +454,12 @@ fn it_answers_while_the_apiserver_is_dead_and_the_shards_are_full() {
             let id = isolate(&spillway, "namespace", "obs", "deny", "10m");
             let args = ["lockdown", "--for", "10m", "--reason", "dead", "--yes"];
             assert!(command(&spillway, &args).fine().contains("3s LATER"));
+            // The dashboard is drawn by a thread of its own, and says the same.
+            wait_for("the page to show it", SEEN, || {
+                let page = crate::dashboard::page(&spillway.page);
+                let is_told = page.contains("Lockdown") && page.contains("lever-burner");
+                if is_told { Ok(()) } else { Err(page) }
+            });
             let pinned =
                 command(&spillway, &["limit", "pin", "77", "--for", "10m", "--reason", "x", "-o", "yaml"])
                     .fine();

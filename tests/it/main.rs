@@ -12,6 +12,7 @@ mod classification;
 mod client;
 mod cluster;
 mod cluster_selftest;
+mod dashboard;
 mod drain;
 mod drill;
 mod exhaustion;

@@ -124,6 +124,8 @@ pub(crate) struct Spillway {
     pub(crate) metrics: SocketAddr,
     /// The admin socket.
     pub(crate) socket: PathBuf,
+    /// The dashboard's socket.
+    pub(crate) page: PathBuf,
     ca: PathBuf,
     front: Mutex<Front>,
 }
@@ -146,6 +148,7 @@ impl Spillway {
             break_glass: front.break_glass,
             metrics: front.metrics,
             socket: front.socket.clone(),
+            page: front.page.clone(),
             ca: cluster.paths.server_ca.cert.clone(),
             front: Mutex::new(front),
         }

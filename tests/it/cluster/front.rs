@@ -32,6 +32,8 @@ pub(crate) struct Front {
     pub(crate) metrics: SocketAddr,
     /// The admin socket.
     pub(crate) socket: PathBuf,
+    /// The dashboard's socket.
+    pub(crate) page: PathBuf,
     /// The configuration it was started with; rewrite it to test a reload.
     pub(crate) config: PathBuf,
     pub(crate) process: Process,
@@ -97,10 +99,14 @@ impl Cluster {
             file
         };
         let mut config = self.front_config();
-        config["admin"] = json!({"socket": self.paths.dir.join(format!("{name}.sock"))});
+        config["admin"] = json!({
+            "socket": self.paths.dir.join(format!("{name}.sock")),
+            "dashboard": {"socket": self.paths.dir.join(format!("{name}-page.sock"))},
+        });
         change(&mut config);
         let has_lane = !config["breakGlass"].is_null();
         let socket = config["admin"]["socket"].as_str().unwrap_or_default().into();
+        let page = config["admin"]["dashboard"]["socket"].as_str().unwrap_or_default().into();
         // JSON is YAML.
         let config = write("config", &format!("{config:#}\n"));
 
@@ -118,7 +124,7 @@ impl Cluster {
             let lane = if has_lane { address("break-glass")? } else { SocketAddr::from(([127, 0, 0, 1], 1)) };
             Ok([address("main")?, lane, address("metrics")?])
         });
-        let mut front = Front { main, break_glass, metrics, socket, config, process };
+        let mut front = Front { main, break_glass, metrics, socket, page, config, process };
         self.wait_front_ready(&mut front);
         front
     }
