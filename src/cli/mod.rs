@@ -9,9 +9,11 @@ pub mod check;
 pub mod config;
 pub mod dashboard;
 pub mod demo;
+pub mod drill;
 mod effect;
 pub mod events;
 pub mod explain;
+pub mod gate;
 #[cfg(test)]
 mod golden;
 mod hello;
@@ -22,6 +24,7 @@ pub mod limit;
 pub mod lockdown;
 pub mod manifest;
 pub mod newcomers;
+mod observed;
 mod redact;
 pub mod replay;
 mod replayed;
@@ -89,6 +92,8 @@ enum Command {
     Check(check::Args),
     /// Play a telemetry storm without and with spillway, on this machine, no cluster needed
     Demo(demo::Args),
+    /// Break a modelled apiserver on purpose, and see whether spillway keeps its promises
+    Drill(drill::Args),
     /// Certificates for the emergency lane, and proof that it works
     BreakGlass(break_glass::Args),
     /// Is the record of who used the emergency lane whole?
@@ -115,6 +120,8 @@ enum Command {
     Newcomers(newcomers::Args),
     /// Why was this refused, and what would become of that request?
     Explain(explain::Args),
+    /// Wait, and fail at once when kube-apiserver is not well: for roll-outs in phases
+    Gate(gate::Args),
     /// Show requests as they are answered
     Tap(tap::Args),
     /// Collect a support bundle without secrets
@@ -198,6 +205,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         },
         Command::Check(args) => check::run(&args, out, err, shown_colour()),
         Command::Demo(args) => demo::run(&args, out, err),
+        Command::Drill(args) => drill::run(&args, out, err),
         Command::Audit(args) => audit::run(&args, out, err),
         Command::BreakGlass(args) => break_glass::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
@@ -211,6 +219,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Events(args) => events::run(&args, out, err),
         Command::Newcomers(args) => newcomers::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out, err),
+        Command::Gate(args) => gate::run(&args, out, err),
         Command::Tap(args) => tap::run(&args, out, err),
         Command::Sysdump(args) => sysdump::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),

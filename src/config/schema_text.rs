@@ -101,6 +101,17 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("breakGlass.denyFile", "Certificates that were revoked; read again when it changes."),
     ("arming", "What opens the lane beside a certificate."),
     ("audit", "The record of who did what there."),
+    ("breakGlass.grants", "Signed grants of `spillway break-glass grant`, verified by public keys alone."),
+    (
+        "breakGlass.grants.publicKeyFiles",
+        "PEM files with the Ed25519 keys whose grants count; read again when they change.",
+    ),
+    ("breakGlass.grants.required", "Whether nobody gets in without a grant."),
+    ("breakGlass.grants.maxDuration", "The longest grant that counts."),
+    (
+        "breakGlass.grants.cluster",
+        "What this cluster is called in grants; default: the fingerprint of the break-glass CA. Needed where one CA serves several.",
+    ),
     ("breakGlass.audit.dir", "Its folder; default: state.dir."),
     ("rotateBytes", "A file of this size is set aside."),
     ("onUse", "What is told of each use."),
