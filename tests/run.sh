@@ -82,6 +82,7 @@ service() {
     systemd-analyze security --offline=true --threshold=20 --no-pager "$unit" | tail -1
 }
 step "the systemd unit" service
+step "the drills" "${CARGO_TARGET_DIR:-target}/release/spillway" drill --all
 step "the image: static, small, started alone; the demo, headless" tests/image.sh
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"

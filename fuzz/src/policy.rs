@@ -195,5 +195,6 @@ fn rule(choices: &mut Choices<'_>, name: String) -> Rule {
         matches,
         lane: *choices.pick(&Lane::ALL),
         only_lower: choices.one_in(2),
+        enforcement: None,
     }
 }

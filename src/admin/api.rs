@@ -15,11 +15,13 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::changes;
 use super::explained::Explain;
 use super::operations::Operations;
 use super::tapped::TapFilter;
 use super::wire::newcomers::Approved;
 use super::wire::{self, Isolate, Isolated, Isolations, LeverView, Moved, Problem, Release};
+use super::wire_change::code;
 use crate::telemetry::LocalPeer;
 
 /// Bytes of a request's body.
@@ -29,6 +31,7 @@ type Shared = State<Arc<dyn Operations>>;
 
 /// The service behind the socket, and behind the dashboard as far as a role reaches. Every request carries a [`LocalPeer`] in its extensions.
 pub(crate) fn router(operations: Arc<dyn Operations>) -> Router {
+    let changes = operations.changes().map_or_else(Router::new, changes::router);
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/clients", get(clients))
@@ -51,8 +54,9 @@ pub(crate) fn router(operations: Arc<dyn Operations>) -> Router {
                 Problem::new(wire::code::MALFORMED, "there is no such path", "GET /v1/status is one");
             json(StatusCode::NOT_FOUND, &problem)
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(operations)
+        .merge(changes)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 async fn status(State(operations): Shared) -> Response {
@@ -94,7 +98,7 @@ fn answered(answer: Result<impl Serialize, Problem>) -> Response {
 }
 
 /// The value behind `key=`.
-fn value<'a>(query: Option<&'a str>, key: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(query: Option<&'a str>, key: &str) -> Option<&'a str> {
     query?.split('&').find_map(|pair| pair.strip_prefix(key))
 }
 
@@ -171,18 +175,18 @@ async fn moved(operations: &Arc<dyn Operations>, lever: Result<LeverView, Proble
     }
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let help = "the command line and the proxy should be of the same version";
         Problem::new(wire::code::MALFORMED, format!("the request cannot be read: {error}"), help)
     })
 }
 
-fn refused(problem: &Problem) -> Response {
+pub(super) fn refused(problem: &Problem) -> Response {
     let status = match problem.code.as_str() {
         wire::code::PROTECTED => StatusCode::FORBIDDEN,
-        wire::code::NOT_IN_FORCE | wire::code::NO_DECISION => StatusCode::NOT_FOUND,
-        wire::code::AMBIGUOUS | wire::code::TOO_MANY => StatusCode::CONFLICT,
+        wire::code::NOT_IN_FORCE | wire::code::NO_DECISION | code::GENERATION => StatusCode::NOT_FOUND,
+        wire::code::AMBIGUOUS | wire::code::TOO_MANY | code::STAGE => StatusCode::CONFLICT,
         wire::code::BUSY => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     };

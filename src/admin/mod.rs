@@ -7,11 +7,13 @@
 
 mod api;
 mod bounded;
+mod changes;
 pub mod explained;
 mod operations;
 mod socket;
 pub mod tapped;
 pub mod wire;
+pub mod wire_change;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use tokio::net::TcpListener;
 
 pub(crate) use self::api::{json, router};
 use self::bounded::Bounded;
+pub use self::changes::Changes;
 pub use self::operations::Operations;
 pub use self::socket::serve as serve_socket;
 pub(crate) use self::socket::{Bound, bind as bind_socket};

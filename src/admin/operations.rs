@@ -2,8 +2,11 @@
 //!
 //! The border between the socket, which knows HTTP, and the keeper of the levers, which knows the proxy.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 
+use super::changes::Changes;
 use super::explained::{DecisionLines, Explain, Explained};
 use super::tapped::{TapFilter, Tapped};
 use super::wire::newcomers::{Approve, Approved, Newcomers};
@@ -67,6 +70,10 @@ pub trait Operations: Send + Sync {
     /// # Errors
     /// When it is not held.
     fn free_limit(&self, by: LocalPeer) -> Result<LeverView, Problem>;
+    /// Whoever keeps the policy, where somebody does.
+    fn changes(&self) -> Option<Arc<dyn Changes>> {
+        None
+    }
     /// Who is new.
     fn newcomers(&self) -> Newcomers;
     /// Makes somebody known; with `doubt`, new again.

@@ -7,6 +7,8 @@ pub mod newcomers;
 
 use serde::{Deserialize, Serialize};
 
+use super::wire_change::{ConfigView, EnforcementView};
+
 /// Bytes of a reason at most: it is repeated in every refusal.
 pub const REASON_BYTES_MAX: usize = 200;
 /// Clients that a preview names; the rest is counted.
@@ -250,6 +252,10 @@ pub struct Status {
     pub held: Option<LeverView>,
     /// Whether the levers survive a restart.
     pub kept: Kept,
+    /// The policy in force, and what is not right with its files.
+    pub config: ConfigView,
+    /// How far it is in force.
+    pub enforcement: EnforcementView,
     /// Newcomers whose cost would be too much, the dearest first, at most three.
     pub newcomers_warned: Vec<newcomers::NewcomerView>,
 }

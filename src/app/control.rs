@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::announce::{self, Pulse};
+use super::change::{self, Policies};
 use super::chronicle;
 use super::lookout::Lookout;
 use super::reload::Watch;
@@ -42,6 +43,7 @@ pub(super) struct Inside {
     pub(super) authenticator: Arc<Authenticator>,
     /// Files that may change.
     pub(super) watch: Watch,
+    pub(super) policies: Arc<Policies>,
     pub(super) levers: Arc<Levers>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) limits: OwnLimits,
@@ -157,10 +159,11 @@ async fn live(
     footprint: Arc<Footprint>,
     ended: oneshot::Receiver<Ending>,
 ) {
-    let Inside { gate, names, state, authenticator, watch, metrics, limits, .. } = inside;
+    let Inside { gate, names, state, authenticator, watch, policies, metrics, limits, .. } = inside;
     let (ask, asked) = mpsc::channel(announce::ASKED_MAX);
     tokio::spawn(watch.run(asked));
     tokio::spawn(announce::reload_on_signal(ask));
+    tokio::spawn(change::judge(policies));
     let told: Arc<dyn Fn(Fetched) + Send + Sync> =
         Arc::new(move |fetched| metrics.credential_reloaded("jwks_url", fetched != Fetched::Failed));
     authenticator.fetchers(&told).into_iter().for_each(|fetcher| drop(tokio::spawn(fetcher)));

@@ -5,6 +5,7 @@
 //! that is not a request: the scheduler's clock, the probe, the metrics listener and the way to the end.
 
 mod announce;
+mod change;
 pub mod check;
 mod chronicle;
 mod control;
@@ -24,6 +25,7 @@ mod watched;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use self::change::Policies;
 use self::control::Control;
 use self::dashboard::{DashboardThread, Sources};
 use self::descriptors::Plan;
@@ -39,18 +42,19 @@ use self::state::State;
 use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{Audit, BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
-use crate::config::{self, ProxyConfiguration, TrafficPolicy};
+use crate::config::{self, PolicyText, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{self, Ceiling, ResponseBytes, Scheduler};
-use crate::gateway::{Entrance, Gate, Gateway, Reserve, Shared};
+use crate::gateway::{Entrance, Gate, Gateway, Newcomers, Reserve, Shared};
 use crate::policy::{Lane, Policy, PolicyError};
 use crate::server::{
     BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tally, Tls,
     TlsError,
 };
-use crate::telemetry::{Metrics, OwnLimits};
+use crate::telemetry::{AccessLog, Metrics, OwnLimits};
 use crate::units::Seats;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
+pub use self::change::{Kept as KeptPolicies, last_good};
 pub use self::settings::{flow as flow_settings, log_format};
 #[doc(hidden)]
 pub use self::state::file as state_file;
@@ -194,7 +198,17 @@ struct Prepared {
     watch: reload::Watch,
     ready: Arc<AtomicBool>,
     keeper: Arc<Keeper>,
+    policies: Arc<Policies>,
     limits: OwnLimits,
+}
+
+/// Where a configuration came from.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Its files, in the order they were named: followed for changes. None: nothing is followed.
+    pub files: Vec<PathBuf>,
+    /// The policy as it was written; nothing for the embedded one.
+    pub policy_text: Option<PolicyText>,
 }
 
 /// Starts the proxy that the two configurations describe.
@@ -202,9 +216,21 @@ struct Prepared {
 /// # Errors
 /// Whatever is wrong with files, addresses or threads; nothing is left running then.
 pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Running, StartError> {
+    start_from(proxy, policy, Origin::default())
+}
+
+/// As [`start`], and changes of the files it came from take effect.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_from(
+    proxy: &ProxyConfiguration,
+    policy: &TrafficPolicy,
+    origin: Origin,
+) -> Result<Running, StartError> {
     // First of all, because every socket bound and every file read from here on takes one.
     let plan = Plan::make(proxy.limits.connections as usize)?;
-    let prepared = prepare(proxy, policy, &plan)?;
+    let prepared = prepare(proxy, policy, origin, &plan)?;
     let audit = open_audit(proxy)?;
     prepared.keeper.write_down(audit.clone());
     let drain = prepared.shared.drain.clone();
@@ -227,6 +253,7 @@ pub fn start(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> Result<Runni
         names: Arc::clone(&prepared.shared.names),
         authenticator: Arc::clone(&prepared.shared.authenticator),
         watch: prepared.watch,
+        policies: prepared.policies,
         levers: Arc::clone(&prepared.shared.levers),
         newcomers: Arc::clone(&prepared.shared.newcomers),
         limits: prepared.limits,
@@ -275,48 +302,36 @@ fn open_audit(proxy: &ProxyConfiguration) -> Result<Audit, StartError> {
     Audit::open(settings.as_ref()).map_err(StartError::Control)
 }
 
-fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> Result<Prepared, StartError> {
+fn prepare(
+    proxy: &ProxyConfiguration,
+    policy: &TrafficPolicy,
+    origin: Origin,
+    plan: &Plan,
+) -> Result<Prepared, StartError> {
     let mut upstream = settings::upstream(proxy)?;
     upstream::trust::check(&upstream)?;
     upstream.sockets = Some(plan.sockets());
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
     let (listeners, serving): (Vec<_>, Vec<_>) =
         bind_listeners(proxy, &authenticator, plan)?.into_iter().unzip();
-    let break_glass = proxy
-        .break_glass
-        .as_ref()
-        .map(|lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy, plan)))
-        .transpose()?;
+    let bind = |lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy, plan));
+    let break_glass = proxy.break_glass.as_ref().map(bind).transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
-    let watch = watched::all(proxy, &authenticator, serving, upstream.rotation.clone(), &metrics);
-    let mut scheduler = Scheduler::new(flow_of(proxy, policy), seed(), clock::now());
+    let mut watch = watched::all(proxy, &authenticator, serving, upstream.rotation.clone(), &metrics);
+    let beginning = change::begin(proxy, policy, origin.policy_text.as_ref());
+    let policy = &beginning.policy;
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
-    if let Some(state) = &state {
-        state.recall(&mut scheduler);
-    }
-    let newcomers = policy.newcomers;
-    let limits = (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max));
-    let policy = Policy::new(policy.rules.clone(), policy.lanes, seed())?;
-    let drain = Drain::new();
-    let shared = Arc::new(Shared {
-        authenticator,
-        policy: ArcSwap::from_pointee(policy),
-        metrics,
-        access_log: settings::access_log(proxy.logging.access),
-        drain: drain.clone(),
-        names: Arc::default(),
-        levers: Arc::default(),
-        recent: Arc::default(),
-        newcomers: levers::newcomers::recall(
-            newcomers,
-            proxy.state.as_ref().map(|state| state.dir.as_path()),
-            clock::now(),
-        ),
-        decisions: Arc::default(),
-        tap: Arc::default(),
-    });
-    let (gate, ready) = (Gate::new(scheduler, drain), Arc::new(AtomicBool::new(false)));
+    let scheduler = scheduler(proxy, policy, state.as_ref());
+    let limit = &policy.overload.limit;
+    let limits = Arc::new(Mutex::new((Seats(limit.min), Seats(limit.max))));
+    let (newcomers, seed) = (policy.newcomers, seed());
+    let policy = policy.compile(seed)?.numbered(beginning.generation).under(beginning.enforcement());
+    let folder = proxy.state.as_ref().map(|state| state.dir.as_path());
+    let newcomers = levers::newcomers::recall(newcomers, folder, clock::now());
+    let shared =
+        shared(authenticator, policy, metrics, newcomers, settings::access_log(proxy.logging.access));
+    let (gate, ready) = (Gate::new(scheduler, shared.drain.clone()), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {
         gate: Arc::clone(&gate),
         levers: Arc::clone(&shared.levers),
@@ -326,10 +341,21 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         metrics: Arc::clone(&shared.metrics),
         folder: proxy.state.as_ref().map(|state| state.dir.clone()),
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
-        limits,
+        limits: Arc::clone(&limits),
         ready: Arc::clone(&ready),
         audit_metrics: proxy.break_glass.is_none().then(|| shared.metrics.lane()),
     });
+    let parts = change::Parts {
+        shared: Arc::clone(&shared),
+        gate: Arc::clone(&gate),
+        timeline: keeper.timeline(),
+        limits,
+        files: origin.files,
+        proxy: proxy.clone(),
+        seed,
+    };
+    let policies = Policies::new(parts, beginning);
+    follow(&mut watch, &keeper, &policies);
     Ok(Prepared {
         listeners,
         break_glass,
@@ -341,8 +367,52 @@ fn prepare(proxy: &ProxyConfiguration, policy: &TrafficPolicy, plan: &Plan) -> R
         watch,
         ready,
         keeper,
+        policies,
         limits: OwnLimits { memory: footprint::limit(proxy.limits.memory), descriptors: plan.limit },
     })
+}
+
+/// A scheduler that knows what the last process knew.
+fn scheduler(proxy: &ProxyConfiguration, policy: &TrafficPolicy, state: Option<&State>) -> Scheduler {
+    let mut scheduler = Scheduler::new(flow_of(proxy, policy), seed(), clock::now());
+    if let Some(state) = state {
+        state.recall(&mut scheduler);
+    }
+    scheduler
+}
+
+/// What every shard's gateway shares, at the start.
+fn shared(
+    authenticator: Arc<Authenticator>,
+    policy: Policy,
+    metrics: Arc<Metrics>,
+    newcomers: Arc<Newcomers>,
+    access_log: AccessLog,
+) -> Arc<Shared> {
+    Arc::new(Shared {
+        authenticator,
+        policy: ArcSwap::from_pointee(policy),
+        metrics,
+        access_log,
+        drain: Drain::new(),
+        names: Arc::default(),
+        levers: Arc::default(),
+        recent: Arc::default(),
+        newcomers,
+        decisions: Arc::default(),
+        tap: Arc::default(),
+    })
+}
+
+/// From now on changed files take effect, and the socket answers about them.
+fn follow(watch: &mut reload::Watch, keeper: &Keeper, policies: &Arc<Policies>) {
+    keeper.answer_with(Arc::clone(policies) as Arc<dyn crate::admin::Changes>);
+    let files = policies.files();
+    if !files.is_empty() {
+        let policies = Arc::clone(policies);
+        // What went wrong was told where it was found.
+        watch.follow(files, move || drop(policies.read_again("file")));
+    }
 }
 
 /// The scheduler's settings, with what only the host can tell.

@@ -47,9 +47,19 @@ pub(super) struct Watch {
     looks: u32,
 }
 
+/// Who counts and logs what came of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// This file, as it does for certificates and keys.
+    Here,
+    /// Whoever loads it.
+    ByLoader,
+}
+
 struct Item {
     /// For metric and log.
     what: &'static str,
+    told: Told,
     files: Vec<PathBuf>,
     load: Load,
     marks: Vec<Option<Mark>>,
@@ -83,7 +93,25 @@ impl Watch {
         let marks = marks(&files);
         let read = digest(&files);
         let load = Box::new(move || load().map_err(|error| super::chain(&error)));
-        self.items.push(Item { what, files, load, marks, read, moved: false });
+        self.items.push(Item { what, told: Told::Here, files, load, marks, read, moved: false });
+    }
+
+    /// Watches `files`, which have just been read; `load` says by itself what came of a change.
+    pub(super) fn follow(&mut self, files: Vec<PathBuf>, load: impl Fn() + Send + 'static) {
+        let (marks, read) = (marks(&files), digest(&files));
+        let load: Load = Box::new(move || {
+            load();
+            Ok(())
+        });
+        self.items.push(Item {
+            what: "configuration",
+            told: Told::ByLoader,
+            files,
+            load,
+            marks,
+            read,
+            moved: false,
+        });
     }
 
     /// Watches for ever, and reads everything when `asked`.
@@ -120,7 +148,7 @@ impl Watch {
         let mut changed = self.looks.is_multiple_of(EXPIRY_EVERY);
         self.looks = self.looks.wrapping_add(1);
         for item in &mut self.items {
-            if let Some(result) = item.look() {
+            if let Some(result) = item.look().filter(|_| item.told == Told::Here) {
                 changed = true;
                 tell(&self.metrics, item.what, result);
             }
@@ -136,7 +164,9 @@ impl Watch {
         for item in &mut self.items {
             let result = item.read();
             failed += usize::from(result.is_err());
-            tell(&self.metrics, item.what, result);
+            if item.told == Told::Here {
+                tell(&self.metrics, item.what, result);
+            }
         }
         self.expiries.tell(&self.metrics, crate::clock::wall());
         Reread { read: self.items.len(), failed }

@@ -197,6 +197,12 @@ pub(super) fn break_glass(
             proxy::Arming::Reasoned => breakglass::ArmMode::Reasoned,
             proxy::Arming::TwoPerson => breakglass::ArmMode::TwoPerson,
         },
+        grants: breakglass::GrantSettings {
+            key_files: lane.grants.public_key_files.clone(),
+            required: lane.grants.required,
+            longest: lane.grants.max_duration,
+            cluster: lane.grants.cluster.clone(),
+        },
         state_folder: proxy.state.as_ref().map(|state| state.dir.clone()),
         on_use: lane.on_use.clone(),
         drill: lane.drill.as_ref().map(|drill| breakglass::Drill {

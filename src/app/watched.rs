@@ -1,7 +1,7 @@
 //! Which files does a running proxy follow, and what does each change?
 //!
-//! One entry for each thing that is swapped as a whole. The files of break-glass are followed by a thread of the lane itself.
-//! What is nowhere needs a restart: the apiserver's CA and the configuration itself.
+//! One entry for each thing that is swapped as a whole. The files of break-glass are followed by a thread of the lane itself,
+//! the policy by `change`. What is nowhere needs a restart: the apiserver's CA and the ProxyConfiguration.
 
 use std::sync::Arc;
 

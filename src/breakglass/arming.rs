@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::grant::Good;
 use crate::units::Instant;
 
 /// What opens the lane beside a certificate.
@@ -52,6 +53,9 @@ pub(super) const REASON_BYTES_MAX: usize = 512;
 pub(super) const TICKET_BYTES_MAX: usize = 128;
 /// Grants, and wishes, at a time: people, not programs.
 const PEOPLE_MAX: usize = 64;
+/// What somebody reads where only signed grants count.
+pub(super) const GRANT_NEEDED: &str = "this lane wants a signed grant (breakGlass.grants.required): whoever holds the grant key runs `spillway break-glass \
+     grant`, then you run: spillway break-glass arm --grant FILE --kubeconfig FILE";
 
 /// Somebody with a verified certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +94,18 @@ pub(super) struct Grant {
     pub alone: bool,
     /// Until then.
     pub until: Instant,
+    /// The signed grant that opened it.
+    pub signed: Option<Signed>,
+}
+
+/// Names a signed grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Signed {
+    /// Its number.
+    pub id: String,
+    /// Who signed it.
+    pub by: String,
 }
 
 /// What became of a wish.
@@ -128,6 +144,9 @@ pub(super) enum ArmError {
     /// The table is full.
     #[error("too many people have armed the lane at once; `spillway break-glass disarm` frees a place")]
     Full,
+    /// Only a signed grant arms it.
+    #[error("{GRANT_NEEDED}")]
+    GrantNeeded,
     /// Nothing to arm.
     #[error("this lane needs no arming: breakGlass.arming is Open, the certificate suffices")]
     NotNeeded,
@@ -137,6 +156,8 @@ pub(super) enum ArmError {
 #[derive(Debug)]
 pub(super) struct Arming {
     mode: Mode,
+    /// Only signed grants count (`breakGlass.grants.required`).
+    signed_only: bool,
     /// By the certificate's fingerprint.
     grants: HashMap<String, Grant>,
     wishes: HashMap<String, (Person, Wish, Instant)>,
@@ -154,13 +175,28 @@ pub(super) struct Kept {
     alone: bool,
     /// Seconds since 1970.
     until: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signed: Option<Signed>,
 }
 
 impl Arming {
     /// Nobody has armed anything.
     #[must_use]
     pub(super) fn new(mode: Mode) -> Self {
-        Self { mode, grants: HashMap::new(), wishes: HashMap::new() }
+        Self { mode, signed_only: false, grants: HashMap::new(), wishes: HashMap::new() }
+    }
+
+    /// With `true`, only signed grants open the lane.
+    #[must_use]
+    pub(super) const fn only_signed(mut self, signed_only: bool) -> Self {
+        self.signed_only = signed_only;
+        self
+    }
+
+    /// Whether only signed grants open the lane.
+    #[must_use]
+    pub(super) const fn is_only_signed(&self) -> bool {
+        self.signed_only
     }
 
     /// What opens the lane.
@@ -174,11 +210,11 @@ impl Arming {
     /// # Errors
     /// When one is needed and there is none.
     pub(super) fn grant(&self, fingerprint: &str, now: Instant) -> Result<Option<&Grant>, ()> {
-        let grant = self.grants.get(fingerprint).filter(|grant| now < grant.until);
-        match (self.mode, grant) {
-            (Mode::Open, _) => Ok(None),
-            (_, Some(grant)) => Ok(Some(grant)),
-            (_, None) => Err(()),
+        let counts = |grant: &&Grant| now < grant.until && (!self.signed_only || grant.signed.is_some());
+        match self.grants.get(fingerprint).filter(counts) {
+            None if self.mode != Mode::Open || self.signed_only => Err(()),
+            // Where none is needed, one that somebody has shown is still written down.
+            grant => Ok(grant),
         }
     }
 
@@ -187,6 +223,9 @@ impl Arming {
     /// # Errors
     /// When that is not enough.
     pub(super) fn arm(&mut self, person: &Person, wish: Wish, now: Instant) -> Result<Armed, ArmError> {
+        if self.signed_only {
+            return Err(ArmError::GrantNeeded);
+        }
         if self.mode == Mode::Open {
             return Err(ArmError::NotNeeded);
         }
@@ -204,6 +243,40 @@ impl Arming {
         }
         self.wishes.insert(person.user.clone(), (person.clone(), wish, now + WISH_LASTS));
         Ok(Armed::Waiting)
+    }
+
+    /// Whether this grant has opened the lane already.
+    #[must_use]
+    pub(super) fn has_signed(&self, fingerprint: &str, id: &str, now: Instant) -> bool {
+        let grant = self.grants.get(fingerprint).filter(|grant| now < grant.until);
+        grant.and_then(|grant| grant.signed.as_ref()).is_some_and(|signed| signed.id == id)
+    }
+
+    /// Somebody shows a signed grant. Who signed it is the second person; shown again, it opens for no longer.
+    ///
+    /// # Errors
+    /// When two people are wanted and it is the same one, or there is no place.
+    pub(super) fn arm_signed(
+        &mut self,
+        person: &Person,
+        good: Good,
+        now: Instant,
+    ) -> Result<Grant, ArmError> {
+        if self.has_signed(&person.fingerprint, &good.id, now)
+            && let Some(grant) = self.grants.get(&person.fingerprint)
+        {
+            return Ok(grant.clone());
+        }
+        let Good { id, by, reason, ticket, left } = good;
+        if self.mode == Mode::TwoPerson && by.eq_ignore_ascii_case(&person.user) {
+            return Err(ArmError::SamePerson);
+        }
+        let second = (self.mode == Mode::TwoPerson).then(|| by.clone());
+        let wish = Wish { reason, ticket, length: left, alone: false };
+        let mut grant = self.open(person.clone(), wish, second, false, now)?;
+        grant.signed = Some(Signed { id, by });
+        self.grants.insert(person.fingerprint.clone(), grant.clone());
+        Ok(grant)
     }
 
     /// A second person confirms what `user` asked for.
@@ -237,7 +310,7 @@ impl Arming {
             return Err(ArmError::Full);
         }
         let Wish { reason, ticket, length, .. } = wish;
-        let grant = Grant { person, reason, ticket, second, alone, until: now + length };
+        let grant = Grant { person, reason, ticket, second, alone, until: now + length, signed: None };
         self.grants.insert(grant.person.fingerprint.clone(), grant.clone());
         Ok(grant)
     }
@@ -282,6 +355,7 @@ impl Arming {
             second: grant.second.clone(),
             alone: grant.alone,
             until: (since_epoch + grant.until.since(now)).as_secs(),
+            signed: grant.signed.clone(),
         };
         self.grants(now).into_iter().map(keep).collect()
     }
@@ -291,16 +365,16 @@ impl Arming {
         let since_epoch = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         for kept in kept.into_iter().take(PEOPLE_MAX) {
             let left = Duration::from_secs(kept.until.saturating_sub(since_epoch)).min(GRANT_MAX);
-            if self.mode == Mode::Open
+            if kept.signed.is_none() && (self.mode == Mode::Open || self.signed_only)
                 || left.is_zero()
                 || (self.mode == Mode::TwoPerson && kept.second.is_none() && !kept.alone)
             {
                 continue;
             }
-            let Kept { user, fingerprint, reason, ticket, second, alone, .. } = kept;
+            let Kept { user, fingerprint, reason, ticket, second, alone, signed, .. } = kept;
             let person = Person { user, fingerprint: fingerprint.clone() };
-            self.grants
-                .insert(fingerprint, Grant { person, reason, ticket, second, alone, until: now + left });
+            let until = now + left;
+            self.grants.insert(fingerprint, Grant { person, reason, ticket, second, alone, until, signed });
         }
         self.grants.len()
     }
@@ -413,6 +487,47 @@ mod tests {
         // What one person armed does not open what two must.
         let mut two = Arming::new(Mode::TwoPerson);
         assert_eq!(two.recall(kept, at(0), wall(10)), 0);
+    }
+
+    fn good(id: &str, by: &str, minutes: u64) -> Good {
+        let left = Duration::from_secs(minutes * 60);
+        Good { id: id.into(), by: by.into(), reason: "storm".into(), ticket: "INC-1".into(), left }
+    }
+
+    #[test]
+    fn a_signed_grant_arms_in_every_mode_and_shown_again_it_opens_for_no_longer() {
+        for mode in [Mode::Open, Mode::Reasoned, Mode::TwoPerson] {
+            let mut arming = Arming::new(mode);
+            let grant = arming.arm_signed(&person("ada"), good("1", "bob", 60), at(0)).unwrap();
+            assert_eq!(grant.second.as_deref(), (mode == Mode::TwoPerson).then_some("bob"));
+            assert!(arming.has_signed("of ada", "1", at(59)) && !arming.has_signed("of ada", "2", at(59)));
+            let again = arming.arm_signed(&person("ada"), good("1", "bob", 60), at(30)).unwrap();
+            assert_eq!(again.until, grant.until);
+            assert_eq!(arming.grant("of ada", at(30)), Ok(Some(&grant)), "{mode:?}");
+            assert_eq!(arming.grant("of ada", at(60)).is_ok(), mode == Mode::Open);
+        }
+        // Who holds the key and grants to themselves is still one person.
+        let mut two = Arming::new(Mode::TwoPerson);
+        assert_eq!(two.arm_signed(&person("ada"), good("1", "Ada", 60), at(0)), Err(ArmError::SamePerson));
+    }
+
+    #[test]
+    fn where_grants_are_required_nothing_else_opens_the_lane() {
+        let mut reasoned = Arming::new(Mode::Reasoned);
+        reasoned.arm(&person("eve"), wish(60), at(0)).unwrap();
+        let unsigned = reasoned.keep(at(0), wall(0));
+        for mode in [Mode::Open, Mode::Reasoned] {
+            let mut arming = Arming::new(mode).only_signed(true);
+            assert_eq!(arming.grant("of ada", at(0)), Err(()));
+            assert_eq!(arming.arm(&person("ada"), wish(60), at(0)), Err(ArmError::GrantNeeded));
+            arming.arm_signed(&person("ada"), good("1", "bob", 60), at(0)).unwrap();
+            assert!(arming.grant("of ada", at(59)).is_ok());
+            // Over a restart the signed one stays, and what was armed before grants were required does not.
+            let mut again = Arming::new(mode).only_signed(true);
+            let kept = [arming.keep(at(10), wall(10)), unsigned.clone()].concat();
+            assert_eq!(again.recall(kept, at(0), wall(10)), 1);
+            assert!(again.has_signed("of ada", "1", at(49)) && again.grant("of ada", at(50)).is_err());
+        }
     }
 
     #[test]

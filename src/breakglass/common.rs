@@ -17,7 +17,10 @@ use super::attempts::Attempts;
 use super::audit::Audit;
 use super::check::{Refusal, Rules};
 use super::deny::DenyList;
+use super::grant::Flaw;
+use super::present;
 use super::shown::{self, Shown};
+use super::trust::Trust;
 use super::watch::Wake;
 use crate::clock;
 use crate::telemetry::LaneMetrics;
@@ -53,6 +56,7 @@ pub(super) struct Common {
     pub(super) bypassed: Bypassed,
     pub(super) reloaded: Reloaded,
     pub(super) wake: Wake,
+    pub(super) grants: Trust,
     denied: ArcSwap<DenyList>,
     sessions: Mutex<HashMap<String, (Instant, Shown)>>,
 }
@@ -62,6 +66,7 @@ impl Common {
         rules: Rules,
         attempts: Arc<Mutex<Attempts>>,
         arming: Arming,
+        grants: Trust,
         alerts: Alerts,
         wake: Wake,
         surroundings: super::Surroundings,
@@ -70,7 +75,9 @@ impl Common {
         for refusal in Refusal::ALL {
             metrics.may_refuse(refusal.as_str());
         }
-        metrics.may_refuse(ARMING_FULL);
+        for reason in Flaw::REASONS.into_iter().chain([present::SAME_PERSON, ARMING_FULL]) {
+            metrics.may_refuse(reason);
+        }
         metrics.armed(arming.grants(clock::now()).len());
         Self {
             rules,
@@ -84,6 +91,7 @@ impl Common {
             bypassed,
             reloaded,
             wake,
+            grants,
             denied: ArcSwap::default(),
             sessions: Mutex::default(),
         }
@@ -175,7 +183,7 @@ pub(super) fn actor(shown: &Shown) -> Value {
 /// What a grant adds to a record.
 pub(super) fn of_grant(grant: &Grant, now: Instant) -> Map<String, Value> {
     let until = clock::wall() + grant.until.since(now);
-    Map::from_iter([
+    let mut facts = Map::from_iter([
         (
             "actor".to_owned(),
             serde_json::json!({ "user": grant.person.user, "fingerprint": grant.person.fingerprint }),
@@ -185,5 +193,10 @@ pub(super) fn of_grant(grant: &Grant, now: Instant) -> Map<String, Value> {
         ("second_actor".to_owned(), grant.second.as_deref().into()),
         ("alone".to_owned(), grant.alone.into()),
         ("armed_until".to_owned(), shown::time(until).into()),
-    ])
+    ]);
+    if let Some(signed) = &grant.signed {
+        facts.insert("grant_id".to_owned(), signed.id.as_str().into());
+        facts.insert("granted_by".to_owned(), signed.by.as_str().into());
+    }
+    facts
 }

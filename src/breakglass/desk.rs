@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::arming::{ArmError, Armed, Grant, Person, Wish};
 use super::common::{ARMING_FULL, Common, of_grant};
+use super::present::{self, GrantRequest};
 use crate::clock;
 use crate::server::{self, ServerBody};
 use crate::units::Instant;
@@ -60,9 +61,16 @@ pub(super) async fn serve(
             Ok(wish) => confirm(common, person, facts, &wish.user, now),
             Err(refusal) => refusal,
         },
+        (Method::POST, "grant") => match body::<GrantRequest>(request).await {
+            Ok(shows) => match present::serve(common, person, facts, &shows, now) {
+                Ok(grant) => answer(StatusCode::OK, &json!({ "armed": shown(&grant, now) })),
+                Err(refusal) => refusal,
+            },
+            Err(refusal) => refusal,
+        },
         (Method::POST, "disarm") => disarm(common, person, facts, now),
         _ => {
-            let known = "GET /spillway/arm, POST /spillway/arm, /spillway/confirm and /spillway/disarm";
+            let known = "GET /spillway/arm, POST /spillway/arm, /spillway/grant, /spillway/confirm and /spillway/disarm";
             server::failure(
                 StatusCode::NOT_FOUND,
                 "NotFound",
@@ -144,13 +152,15 @@ fn status(common: &Common, person: &Person, now: Instant) -> Value {
             })
         })
         .collect();
-    json!({ "mode": arming.mode().as_str(), "you": person.user, "armed": grants, "waiting": waiting })
+    json!({ "mode": arming.mode().as_str(), "grantRequired": arming.is_only_signed(), "you": person.user, "armed": grants, "waiting": waiting })
 }
 
 fn shown(grant: &Grant, now: Instant) -> Value {
     json!({
         "user": grant.person.user, "reason": grant.reason, "ticket": grant.ticket, "second": grant.second,
         "alone": grant.alone, "secondsLeft": grant.until.since(now).as_secs(),
+        "grant": grant.signed.as_ref().map(|signed| &signed.id),
+        "grantedBy": grant.signed.as_ref().map(|signed| &signed.by),
     })
 }
 
@@ -159,7 +169,8 @@ pub(super) fn tell_armed(common: &Common, mut facts: Map<String, Value>, grant: 
     let (user, left) = (&grant.person.user, grant.until.since(now));
     let second = grant.second.as_deref().unwrap_or_default();
     let (reason, ticket, alone) = (&grant.reason, &grant.ticket, grant.alone);
-    tracing::error!(user, second, reason, ticket, alone, left = ?left, "break-glass: the lane was armed");
+    let (granted, by) = grant.signed.as_ref().map_or(("", ""), |signed| (&signed.id, &signed.by));
+    tracing::error!(user, second, reason, ticket, alone, granted, by, left = ?left, "break-glass: the lane was armed");
     let own = facts.remove("actor").unwrap_or(Value::Null);
     facts.append(&mut of_grant(grant, now));
     // Who sent this request: of two people the second.
@@ -197,7 +208,7 @@ fn refused(common: &Common, error: ArmError) -> Response<ServerBody> {
     let (status, reason) = match error {
         ArmError::Reason | ArmError::Ticket | ArmError::Length => (StatusCode::BAD_REQUEST, "BadRequest"),
         ArmError::NobodyWaits => (StatusCode::NOT_FOUND, "NotFound"),
-        ArmError::SamePerson => (StatusCode::FORBIDDEN, "Forbidden"),
+        ArmError::SamePerson | ArmError::GrantNeeded => (StatusCode::FORBIDDEN, "Forbidden"),
         ArmError::Full | ArmError::NotNeeded => (StatusCode::CONFLICT, "Conflict"),
     };
     server::failure(status, reason, &error.to_string())

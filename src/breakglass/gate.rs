@@ -14,13 +14,14 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
-use super::arming::{ArmError, Armed, GRANT_DEFAULT, Grant, Mode, Person, Wish};
+use super::arming::{ArmError, Armed, Arming, GRANT_DEFAULT, GRANT_NEEDED, Grant, Mode, Person, Wish};
 use super::attempts::Attempt;
 use super::authority::Bearer;
 use super::check::{self, Refusal};
 use super::common::{Common, actor, of_grant};
 use super::desk::{self, PREFIX};
 use super::metered::{self, After};
+use super::present::{self, Refused};
 use super::shown::{self, Shown};
 use crate::clock;
 use crate::request::{DecodedPath, RequestInfo};
@@ -87,21 +88,21 @@ async fn serve(
         Bearer::Drill => None,
         Bearer::Person => match let_in(&common, &shown, request.headers(), &facts, now) {
             Ok(grant) => grant,
-            Err(message) => {
-                common.metrics.refused(Refusal::Unarmed.as_str());
+            Err(Refused { reason, message }) => {
+                common.metrics.refused(reason);
                 // Written down as often as other failures are, and answered always: the answer says what to do.
                 let attempt = common.attempts.lock().failed(connection.peer.ip(), now);
                 if attempt == Attempt::Told {
                     let mut facts = facts;
                     facts.insert("event".to_owned(), "refuse".into());
-                    facts.insert("outcome".to_owned(), Refusal::Unarmed.as_str().into());
+                    facts.insert("outcome".to_owned(), reason.into());
                     common.audit.write(facts).await;
                 }
                 return unarmed(request.uri().path(), &message);
             }
         },
     };
-    for name in [REASON, TICKET] {
+    for name in [REASON, TICKET, present::GRANT] {
         request.headers_mut().remove(name);
     }
     let mut record = Record { facts, common: Arc::clone(&common), arrived: now, done: false };
@@ -121,16 +122,29 @@ fn let_in(
     headers: &HeaderMap,
     facts: &Map<String, Value>,
     now: Instant,
-) -> Result<Option<Grant>, String> {
-    let mut arming = common.arming.lock();
-    if let Ok(grant) = arming.grant(&shown.fingerprint, now) {
-        return Ok(grant.cloned());
+) -> Result<Option<Grant>, Refused> {
+    let unarmed = |message| Refused { reason: Refusal::Unarmed.as_str(), message };
+    let open = common.arming.lock().grant(&shown.fingerprint, now).map(Option::<&Grant>::cloned);
+    match (open, present::in_header(headers.get(present::GRANT))) {
+        (Ok(Some(grant)), _) => return Ok(Some(grant)),
+        (Ok(None), None) => return Ok(None),
+        (Err(()), None) => {}
+        (open, Some(token)) => match (present::present(common, &person(shown), facts, token, now), open) {
+            (Ok(grant), _) => return Ok(Some(grant)),
+            // Nobody is kept out by a paper that nobody asked for.
+            (Err(refused), Ok(_)) => {
+                common.metrics.refused(refused.reason);
+                return Ok(None);
+            }
+            (Err(refused), Err(())) => return Err(refused),
+        },
     }
+    let mut arming = common.arming.lock();
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (reason, ticket) = (text(REASON), text(TICKET));
     let person = person(shown);
     if reason.is_none() && ticket.is_none() {
-        return Err(how_to_arm(arming.mode(), &person.user));
+        return Err(unarmed(how_to_arm(&arming, &person.user)));
     }
     let wish = Wish {
         reason: reason.unwrap_or_default(),
@@ -147,12 +161,12 @@ fn let_in(
         }
         Ok(Armed::Waiting) => {
             desk::tell_waiting(common, facts.clone(), &person, &wish);
-            Err(desk::wants_second(&person.user))
+            Err(unarmed(desk::wants_second(&person.user)))
         }
-        Err(error @ (ArmError::Reason | ArmError::Ticket)) => {
-            Err(format!("the headers Spillway-Reason and Spillway-Ticket do not arm this lane: {error}"))
-        }
-        Err(error) => Err(error.to_string()),
+        Err(error @ (ArmError::Reason | ArmError::Ticket)) => Err(unarmed(format!(
+            "the headers Spillway-Reason and Spillway-Ticket do not arm this lane: {error}"
+        ))),
+        Err(error) => Err(unarmed(error.to_string())),
     }
 }
 
@@ -174,7 +188,11 @@ fn unarmed(path: &str, message: &str) -> Response<ServerBody> {
     response
 }
 
-fn how_to_arm(mode: Mode, user: &str) -> String {
+fn how_to_arm(arming: &Arming, user: &str) -> String {
+    if arming.is_only_signed() {
+        return GRANT_NEEDED.to_owned();
+    }
+    let mode = arming.mode();
     let second = match mode {
         Mode::TwoPerson => {
             format!(", then a second person: spillway break-glass confirm {user} --kubeconfig THEIRS")

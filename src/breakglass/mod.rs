@@ -21,12 +21,16 @@ mod deny;
 mod desk;
 mod expiry;
 mod gate;
+mod grant;
 mod kubeconfig;
 mod ledger;
 mod metered;
+mod paseto;
 mod passphrase;
+mod present;
 mod probe;
 mod shown;
+mod trust;
 mod watch;
 
 use std::net::SocketAddr;
@@ -57,6 +61,7 @@ pub use self::authority::{
 pub use self::client::{Answer, ClientError, Stage, Target};
 pub use self::common::{Bypassed, Occupancy, Reloaded};
 pub use self::deny::DenyList;
+pub use self::grant::{GrantError, GrantKey, GrantOrder, SignedGrant, check_public_keys};
 pub use self::kubeconfig::{
     Access, KubeconfigError, is_server, read as read_kubeconfig, write as write_kubeconfig,
 };
@@ -68,6 +73,7 @@ pub use self::probe::Drill;
 pub use self::shown::{
     Shown, duration as show_duration, parse_time, time as show_time, time_millis as show_time_millis,
 };
+pub use self::trust::GrantSettings;
 
 use self::alert::Alerts;
 use self::arming::Arming;
@@ -75,6 +81,7 @@ use self::attempts::Attempts;
 use self::check::Rules;
 use self::common::Common;
 use self::gate::Gate;
+use self::trust::Trust;
 use self::watch::{Watch, bell};
 
 /// What errors and logs call the lane's listener, and its thread.
@@ -105,6 +112,8 @@ pub struct Settings {
     pub deny_file: Option<PathBuf>,
     /// What opens the lane beside a certificate.
     pub arming: ArmMode,
+    /// Whose signed grants count.
+    pub grants: GrantSettings,
     /// Where who is armed is kept over a restart.
     pub state_folder: Option<PathBuf>,
     /// The command that is told of each use, and its arguments; empty: none.
@@ -142,6 +151,9 @@ pub enum LaneError {
     /// Its serving certificate is not usable.
     #[error("break-glass: {0}")]
     Tls(#[from] TlsError),
+    /// The keys of grants are not usable.
+    #[error("break-glass: {0}")]
+    Grants(String),
     /// Its address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -152,6 +164,7 @@ pub struct BoundLane {
     listener: Listener,
     files: Files,
     attempts: Arc<Mutex<Attempts>>,
+    grants: Trust,
     settings: Settings,
 }
 
@@ -195,13 +208,15 @@ impl Lane {
     pub fn bind(settings: &Settings) -> Result<BoundLane, LaneError> {
         let authority = Arc::new(ClientAuthority::from_pem(&settings.client_ca, Credential::BreakGlass)?);
         let tls = Arc::new(Tls::new(&serving(settings), Arc::clone(&authority))?);
+        let grants =
+            Trust::new(settings.grants.clone(), settings.client_ca.clone()).map_err(LaneError::Grants)?;
         let attempts = Arc::new(Mutex::new(Attempts::default()));
         let mut limits = limits(settings);
         let asked = Arc::clone(&attempts);
         limits.door = Some(Door(Arc::new(move |source| asked.lock().may_connect(source, clock::now()))));
         let listener = Listener::bind(NAME, settings.address, limits, Arc::clone(&tls), Placement::OnShard)?;
         let files = Files { settings: settings.clone(), tls, authority };
-        Ok(BoundLane { listener, files, attempts, settings: settings.clone() })
+        Ok(BoundLane { listener, files, attempts, grants, settings: settings.clone() })
     }
 
     /// The address it listens on.
@@ -240,11 +255,11 @@ impl BoundLane {
         surroundings: Surroundings,
         factory: HandlerFactory,
     ) -> Result<Lane, StartError> {
-        let Self { listener, files, attempts, settings } = self;
+        let Self { listener, files, attempts, grants, settings } = self;
         let address = listener.address();
         let failed = |error| StartError::new(NAME, error);
         let alerts = Alerts::start(&settings.on_use, Arc::clone(&surroundings.metrics)).map_err(failed)?;
-        let mut arming = Arming::new(settings.arming);
+        let mut arming = Arming::new(settings.arming).only_signed(settings.grants.required);
         if let Some(folder) = &settings.state_folder {
             let kept = watch::read(folder, clock::wall());
             if kept.is_none() {
@@ -255,7 +270,7 @@ impl BoundLane {
         let (wake, rung) = bell();
         let rules = Rules { groups: settings.groups.clone() };
         let metrics = Arc::clone(&surroundings.metrics);
-        let common = Arc::new(Common::new(rules, attempts, arming, alerts, wake, surroundings));
+        let common = Arc::new(Common::new(rules, attempts, arming, grants, alerts, wake, surroundings));
         let probe = start_probe(address, &settings, metrics).map_err(failed)?;
         let reload: Reload = Box::new(move || files.reload());
         let mut watch = Watch::new(Arc::clone(&common), settings, reload);

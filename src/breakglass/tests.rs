@@ -35,8 +35,9 @@ impl Handler for Greeting {
         let Verdict::Verified(caller) = connection.certificate.verdict(clock::wall()) else {
             panic!("the gate let a stranger in")
         };
-        let reason =
-            request.headers().contains_key(gate::REASON) || request.headers().contains_key(gate::TICKET);
+        let reason = [gate::REASON, gate::TICKET, present::GRANT]
+            .iter()
+            .any(|name| request.headers().contains_key(*name));
         let text = format!("{} {} {reason}", caller.identity.user, caller.identity.credential);
         std::future::ready(Response::new(full(text))).boxed()
     }
@@ -62,6 +63,7 @@ fn open_with(change: impl FnOnce(&mut Settings, &Authority, &std::path::Path)) -
         connections: 64,
         deny_file: None,
         arming: ArmMode::Open,
+        grants: GrantSettings::default(),
         state_folder: Some(folder.path().join("state")),
         on_use: vec![],
         drill: None,
@@ -113,6 +115,17 @@ impl Opened {
         };
         let answer = Target::of(&access).unwrap().ask(Method::POST, path, &body.to_string()).await.unwrap();
         (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+    }
+
+    /// All records, once there are so many of this event: on a busy machine an answer does not wait for its record.
+    async fn records_with(&self, event: &str, count: usize) -> Vec<Value> {
+        loop {
+            let records = self.records();
+            if records.iter().filter(|record| record["event"] == event).count() >= count {
+                return records;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn records(&self) -> Vec<Value> {
@@ -335,4 +348,115 @@ async fn a_new_ca_is_taken_over_and_a_broken_one_is_not() {
     }))
     .await;
     assert_eq!(opened.ask(Some(&old), get("/api")).await.0, StatusCode::OK);
+}
+
+/// A grant for `pair` on this lane, and how to change it first.
+fn granted(opened: &Opened, pair: &Pair, key: &GrantKey, change: impl FnOnce(&mut GrantOrder<'_>)) -> String {
+    let cluster = read_certificate(opened.people.certificate.as_bytes()).unwrap().fingerprint;
+    let shown = read_certificate(pair.certificate.as_bytes()).unwrap();
+    let mut order = GrantOrder {
+        user: shown.user.as_deref().unwrap(),
+        fingerprint: &shown.fingerprint,
+        cluster: &cluster,
+        by: "bob@corp",
+        reason: "delete the DaemonSet",
+        ticket: "INC-481",
+        starts: clock::wall(),
+        length: Duration::from_secs(3_600),
+    };
+    change(&mut order);
+    key.sign(&order, clock::wall()).unwrap().token
+}
+
+/// A lane that trusts a key, which is returned.
+fn open_with_grants(required: bool) -> (Opened, GrantKey) {
+    let passphrase = Passphrase::new("correct horse battery").unwrap();
+    let (key, _, public) = GrantKey::found(&passphrase).unwrap();
+    let opened = open_with(|settings, _, folder| {
+        let file = folder.join("grant.pub");
+        std::fs::write(&file, public).unwrap();
+        settings.grants.key_files = vec![file];
+        settings.grants.required = required;
+    });
+    (opened, key)
+}
+
+#[tokio::test]
+async fn a_lane_that_requires_grants_opens_for_a_signed_one_alone_and_the_record_names_it() {
+    let (opened, key) = open_with_grants(true);
+    let (ada, eve) = (person(&opened.people, "ada"), person(&opened.people, "eve"));
+    let (status, said) = opened.ask(Some(&ada), get("/api/v1/pods")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(said.contains("spillway break-glass arm --grant FILE"), "{said}");
+    let wish = json!({ "reason": "storm", "ticket": "INC-1", "seconds": 600 });
+    let (status, said) = opened.post(&ada, "/spillway/arm", &wish).await;
+    assert_eq!((status, said["reason"].as_str()), (StatusCode::FORBIDDEN, Some("Forbidden")), "{said}");
+
+    let token = granted(&opened, &ada, &key, |_| ());
+    let (status, said) = opened.post(&eve, "/spillway/grant", &json!({ "token": token })).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(said["message"].as_str().unwrap().contains("ada's certificate"), "{said}");
+    let (status, said) = opened.post(&ada, "/spillway/grant", &json!({ "token": token })).await;
+    assert_eq!(status, StatusCode::OK, "{said}");
+    assert_eq!((&said["armed"]["user"], &said["armed"]["grantedBy"]), (&json!("ada"), &json!("bob@corp")));
+    let id = said["armed"]["grant"].clone();
+    let (status, said) = opened.ask(Some(&ada), get("/api/v1/pods")).await;
+    assert_eq!((status, said.as_str()), (StatusCode::OK, "ada break_glass false"));
+    assert_eq!(opened.ask(Some(&eve), get("/api/v1/pods")).await.0, StatusCode::FORBIDDEN);
+
+    let records = opened.records_with("use", 1).await;
+    let armed = records.iter().find(|record| record["event"] == "arm").unwrap();
+    let used = records.iter().find(|record| record["event"] == "use").unwrap();
+    for record in [armed, used] {
+        assert_eq!((&record["grant_id"], &record["granted_by"]), (&id, &json!("bob@corp")), "{record}");
+        assert_eq!(
+            (&record["reason"], &record["ticket"]),
+            (&json!("delete the DaemonSet"), &json!("INC-481"))
+        );
+    }
+    assert!(records.iter().any(|record| record["outcome"] == "grant_other_certificate"), "{records:?}");
+}
+
+#[tokio::test]
+async fn a_grant_in_a_header_arms_once_and_is_never_sent_on() {
+    let (opened, key) = open_with_grants(true);
+    let ada = person(&opened.people, "ada");
+    let with = |token: &str| {
+        let mut request = get("/api/v1/pods");
+        request.headers_mut().insert(present::GRANT, token.parse().unwrap());
+        request
+    };
+    for (change, words) in [
+        (
+            Box::new(|order: &mut GrantOrder<'_>| order.cluster = "prod-2")
+                as Box<dyn FnOnce(&mut GrantOrder<'_>)>,
+            "is for cluster prod-2",
+        ),
+        (
+            Box::new(|order| order.starts = clock::wall() + Duration::from_secs(7_200)),
+            "check the node's clock",
+        ),
+        (Box::new(|order| order.starts = clock::wall() - Duration::from_secs(10_000)), "ask for a new one"),
+    ] {
+        let (status, said) = opened.ask(Some(&ada), with(&granted(&opened, &ada, &key, change))).await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(said.contains(words), "{said}");
+    }
+    let good = granted(&opened, &ada, &key, |_| ());
+    for _ in 0..2 {
+        let (status, said) = opened.ask(Some(&ada), with(&good)).await;
+        assert_eq!((status, said.as_str()), (StatusCode::OK, "ada break_glass false"));
+    }
+    let records = opened.records_with("use", 2).await;
+    assert_eq!(records.iter().filter(|record| record["event"] == "arm").count(), 1);
+}
+
+#[tokio::test]
+async fn where_no_grant_is_needed_a_bad_one_keeps_nobody_out() {
+    let (opened, key) = open_with_grants(false);
+    let (ada, eve) = (person(&opened.people, "ada"), person(&opened.people, "eve"));
+    let mut request = get("/api/v1/pods");
+    request.headers_mut().insert(present::GRANT, granted(&opened, &eve, &key, |_| ()).parse().unwrap());
+    let (status, said) = opened.ask(Some(&ada), request).await;
+    assert_eq!((status, said.as_str()), (StatusCode::OK, "ada break_glass false"));
 }

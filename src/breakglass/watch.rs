@@ -26,7 +26,9 @@ use crate::authn::Material;
 use crate::clock;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Every so many ticks their ends are looked at.
+/// Every so many ticks the keys of grants are read.
+const GRANT_KEYS_EVERY: u64 = 5;
+/// Every so many ticks the ends of certificates are looked at.
 const EXPIRY_EVERY: u64 = 60;
 /// Bytes of the state file that are believed.
 const STATE_BYTES_MAX: u64 = 256 << 10;
@@ -86,6 +88,9 @@ impl Watch {
         for tick in 0_u64.. {
             self.look_at_deny_list();
             self.look_at_certificates();
+            if tick % GRANT_KEYS_EVERY == 0 {
+                self.look_at_grant_keys();
+            }
             if tick % EXPIRY_EVERY == 0 {
                 self.expiry.look(&self.settings, &self.common, clock::wall());
             }
@@ -152,6 +157,16 @@ impl Watch {
             Err(error) => {
                 tracing::error!(%error, "break-glass: the new files cannot be used; the old ones stay in force");
             }
+        }
+    }
+
+    fn look_at_grant_keys(&self) {
+        if let Some(why) = self.common.grants.look() {
+            tracing::error!(
+                why,
+                "break-glass: the keys of grants cannot be used; the last ones stay in force"
+            );
+            self.common.metrics.reload_failed("grant_keys");
         }
     }
 

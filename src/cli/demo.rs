@@ -14,8 +14,8 @@ use super::Ending;
 use crate::app;
 use crate::config::{
     self, Admin, Arming, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections,
-    Dashboard, Drain, ForwardIdentity, Http2, LaneAudit, Limits, Listener, Logging, Metrics, ProbeIdentity,
-    ProxyConfiguration, Runtime, Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion,
+    Dashboard, Drain, ForwardIdentity, Grants, Http2, LaneAudit, Limits, Listener, Logging, Metrics,
+    ProbeIdentity, ProxyConfiguration, Runtime, Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion,
     UnverifiedProtocol, UpstreamTls, Upstreams,
 };
 use crate::demo::{self, Afterwards, Played, ProxyInputs, Report, RunningProxy, Standing};
@@ -123,7 +123,7 @@ fn admin_socket(inputs: &ProxyInputs) -> PathBuf {
 }
 
 /// The demo's proxy: spillway itself.
-fn start(inputs: &ProxyInputs) -> Result<RunningProxy, Box<dyn Error + Send + Sync>> {
+pub(super) fn start(inputs: &ProxyInputs) -> Result<RunningProxy, Box<dyn Error + Send + Sync>> {
     let running = app::start(&configuration(inputs), &config::default_policy()?)?;
     let addresses = running.addresses();
     let (_, address) = addresses.listeners.first().ok_or("spillway has no listener")?;
@@ -167,6 +167,7 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
             burst: BreakGlass::BURST,
             deny_file: None,
             arming: Arming::default(),
+            grants: Grants::default(),
             audit: LaneAudit::default(),
             on_use: vec![],
             drill: None,

@@ -29,8 +29,10 @@ const PAGES: &[(&str, &str, &str)] = &[
         "in front of a kube-apiserver, step by step, and how to remove it",
         include_str!("../../docs/INSTALL.md"),
     ),
+    ("drills", "breaking things on purpose: the model, and Chaos Mesh", include_str!("../../docs/DRILLS.md")),
     ("levers", "isolate, lockdown, limit: what each does and does not", include_str!("../../docs/LEVERS.md")),
     ("metrics", "every metric", include_str!("../../docs/METRICS.md")),
+    ("phases", "spillway gate, and roll-outs in phases", include_str!("../../docs/PHASES.md")),
     ("words", "the glossary", include_str!("../../docs/GLOSSARY.md")),
 ];
 

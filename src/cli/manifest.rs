@@ -18,6 +18,7 @@ const KUBEADM_PATCH: &str = include_str!("../../deploy/static-pod/kube-apiserver
 const SIDECAR_PATCH: &str = include_str!("../../deploy/sidecar/kube-apiserver1+strategic.yaml");
 const SYSTEMD: &str = include_str!("../../deploy/systemd/spillway.service");
 const CONFIG: &str = include_str!("../../config/spillway.yaml");
+const POLICY: &str = include_str!("../../config/first-policy.yaml");
 
 /// What the files in `deploy/` say where an image belongs.
 const IMAGE: &str = "spillway:0.1.0";
@@ -32,6 +33,7 @@ const SIDE_PORT: u16 = 7443;
 #[command(after_help = "\
 Examples, on a kubeadm control-plane node, in this order:
   spillway manifest config --node-address 10.0.0.11 > /etc/spillway/spillway.yaml
+  spillway manifest policy > /etc/spillway/policy.yaml
   spillway manifest kubeadm-patch > /etc/kubernetes/patches/kube-apiserver0+strategic.yaml
   spillway manifest static-pod > /etc/kubernetes/manifests/spillway.yaml
 
@@ -73,6 +75,8 @@ enum Form {
         #[arg(long, value_enum, default_value_t = Mode::AddressSplit)]
         mode: Mode,
     },
+    /// The policy to begin with: it decides and counts, and refuses nothing
+    Policy,
     /// A kubeconfig that points at spillway
     Kubeconfig {
         /// For example <https://10.0.0.11:6443>
@@ -117,6 +121,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
 fn text(form: &Form) -> Result<String, String> {
     match form {
         Form::StaticPod { image } => with_image(STATIC_POD, image),
+        Form::Policy => Ok(POLICY.to_owned()),
         Form::KubeadmPatch => Ok(KUBEADM_PATCH.to_owned()),
         Form::SidecarPatch { image } => with_image(SIDECAR_PATCH, image),
         Form::Systemd { binary } => {

@@ -9,9 +9,11 @@ pub mod check;
 pub mod config;
 pub mod dashboard;
 pub mod demo;
+pub mod drill;
 mod effect;
 pub mod events;
 pub mod explain;
+pub mod gate;
 #[cfg(test)]
 mod golden;
 mod hello;
@@ -22,9 +24,11 @@ pub mod limit;
 pub mod lockdown;
 pub mod manifest;
 pub mod newcomers;
+mod observed;
 mod redact;
 pub mod replay;
 mod replayed;
+pub mod rollout;
 pub mod run;
 mod sarif;
 pub mod shell;
@@ -88,6 +92,8 @@ enum Command {
     Check(check::Args),
     /// Play a telemetry storm without and with spillway, on this machine, no cluster needed
     Demo(demo::Args),
+    /// Break a modelled apiserver on purpose, and see whether spillway keeps its promises
+    Drill(drill::Args),
     /// Certificates for the emergency lane, and proof that it works
     BreakGlass(break_glass::Args),
     /// Is the record of who used the emergency lane whole?
@@ -96,12 +102,14 @@ enum Command {
     Simulate(simulate::Args),
     /// Play audit logs through a policy: who would have been refused?
     Replay(replay::Args),
-    /// Print a first configuration, and the schema of any
+    /// The policy in force and those before it, a first configuration, the schema of any
     Config(config::Args),
     /// Print what an installation needs: static pod, kubeadm patch, systemd unit, configuration
     Manifest(manifest::Args),
     /// Show how the running proxy is, why, and what to do next
     Status(status::Args),
+    /// Bring the policy into force step by step
+    Rollout(rollout::Args),
     /// Show who asks most, and who is refused most
     Top(top::Args),
     /// Open the same in a browser: who hurts, why, and what to do
@@ -112,6 +120,8 @@ enum Command {
     Newcomers(newcomers::Args),
     /// Why was this refused, and what would become of that request?
     Explain(explain::Args),
+    /// Wait, and fail at once when kube-apiserver is not well: for roll-outs in phases
+    Gate(gate::Args),
     /// Show requests as they are answered
     Tap(tap::Args),
     /// Collect a support bundle without secrets
@@ -195,6 +205,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         },
         Command::Check(args) => check::run(&args, out, err, shown_colour()),
         Command::Demo(args) => demo::run(&args, out, err),
+        Command::Drill(args) => drill::run(&args, out, err),
         Command::Audit(args) => audit::run(&args, out, err),
         Command::BreakGlass(args) => break_glass::run(&args, out, err),
         Command::Simulate(args) => simulate::run(&args, out, err, colour),
@@ -202,11 +213,13 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Manifest(args) => manifest::run(&args, out, err),
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
+        Command::Rollout(args) => rollout::run(&args, out, err),
         Command::Top(args) => top::run(&args, out, err),
         Command::Dashboard(args) => dashboard::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
         Command::Newcomers(args) => newcomers::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out, err),
+        Command::Gate(args) => gate::run(&args, out, err),
         Command::Tap(args) => tap::run(&args, out, err),
         Command::Sysdump(args) => sysdump::run(&args, out, err),
         Command::Isolate(args) => isolate::run(&args, out, err),

@@ -10,6 +10,8 @@ use super::socket::Where;
 use crate::admin::wire::{ClientView, IsolationView, LeverView, Status};
 use crate::config::Colour;
 
+mod changes;
+
 /// Shows how the proxy and its kube-apiserver are.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -113,6 +115,7 @@ fn findings(status: &Status) -> Vec<(String, String)> {
         let next = "crictl ps -a --name kube-apiserver; then use the break-glass kubeconfig";
         found.push(("kube-apiserver does not answer".to_owned(), next.to_owned()));
     }
+    found.extend(changes::of(status));
     if let Some(lane) = status.lanes.iter().find(|lane| lane.name == "break-glass")
         && (lane.seats > 0 || lane.watches > 0 || lane.served_per_second > 0.0 || lane.shed_per_second > 0.0)
     {
@@ -185,6 +188,7 @@ pub(super) mod tests {
     use super::*;
     use crate::admin::wire::newcomers::NewcomerView;
     use crate::admin::wire::{Kept, LaneStatus};
+    use crate::admin::wire_change::{ConfigView, EnforcementView};
     use crate::policy::Lane;
 
     /// A storm with every lever pulled.
@@ -247,6 +251,8 @@ pub(super) mod tests {
             }),
             held: None,
             kept: Kept { on_disk: false, problem: "/var/lib/spillway/levers.json: no space left".into() },
+            config: ConfigView::default(),
+            enforcement: EnforcementView::default(),
             newcomers_warned: vec![NewcomerView {
                 user: "system:serviceaccount:obs:node-agent".into(),
                 places: 21,

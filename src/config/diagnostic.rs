@@ -1,7 +1,8 @@
 //! What is wrong, where, and what would be right?
 //!
 //! Codes are stable and never reused; their hundreds say of what kind the trouble is: 01 sizes, 02 references,
-//! 03 reachability, 04 security, 05 break-glass, 06 TLS and files, 09 schema.
+//! 03 reachability, 04 security, 05 break-glass, 06 TLS and files, 07 rollout,
+//! 09 schema.
 
 use std::fmt;
 
@@ -221,6 +222,10 @@ codes! {
     FileTooLarge = "0604" Error,
     /// Others than its owner may read or change a private key.
     KeyExposed = "0605" Error,
+    /// The steps of a rollout do not rise.
+    StepsNotRising = "0750" Error,
+    /// A step of a rollout would be over before anything has judged it.
+    StepUnjudged = "0751" Error,
     /// It is not YAML.
     Syntax = "0901" Error,
     /// There is no document.

@@ -26,6 +26,8 @@ pub(super) enum Content {
     PrivateKey,
     /// At least one PEM public key.
     PublicKeys,
+    /// PEM public keys of Ed25519, and no others.
+    GrantKeys,
     /// A JSON Web Key Set with at least one key.
     KeySet,
     /// Lines that the part that uses them understands.
@@ -48,6 +50,7 @@ impl Content {
             Self::Certificates => "a PEM certificate",
             Self::PrivateKey => "a PEM private key",
             Self::PublicKeys => "a PEM public key",
+            Self::GrantKeys => "a PEM public key of Ed25519",
             Self::KeySet => "a JSON Web Key Set",
             Self::Lines => "a text file",
         }
@@ -62,7 +65,7 @@ impl Content {
                     SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey
                 )
             }
-            Self::PublicKeys => matches!(kind, SectionKind::PublicKey),
+            Self::PublicKeys | Self::GrantKeys => matches!(kind, SectionKind::PublicKey),
             Self::KeySet | Self::Lines => false,
         }
     }
@@ -146,6 +149,7 @@ fn check_content(wanted: &FileUse, text: &[u8]) -> Option<Diagnostic> {
     let found = match wanted.content {
         Content::KeySet => key_set(text),
         Content::Lines => Ok(()),
+        Content::GrantKeys => pem_sections(wanted.content, text).and_then(|()| only_ed25519(text)),
         content => pem_sections(content, text),
     };
     let found = found.err()?;
@@ -157,6 +161,7 @@ fn check_content(wanted: &FileUse, text: &[u8]) -> Option<Diagnostic> {
             .label(format!("`{}` needs {content}", wanted.key))
             .note(format!("found {found}"))
             .help(match wanted.content {
+                Content::GrantKeys => "use the .pub that `spillway break-glass grant-key` wrote".to_owned(),
                 Content::KeySet => format!("try `kubectl get --raw /openid/v1/jwks > {path}`"),
                 _ => format!("try `openssl storeutl -noout -text {path}`"),
             }),
@@ -182,6 +187,17 @@ fn pem_sections(content: Content, text: &[u8]) -> Result<(), String> {
         Err("no PEM section that is known here".to_owned())
     } else {
         Err(format!("only {}", others.join(", ")))
+    }
+}
+
+/// Grants are signed with one kind of key; one of another kind beside it would be ignored in silence.
+fn only_ed25519(text: &[u8]) -> Result<(), String> {
+    /// What such a key begins with, as DER.
+    const BEGIN: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    let mut keys = <(SectionKind, Vec<u8>)>::pem_slice_iter(text).flatten();
+    match keys.all(|(kind, der)| kind != SectionKind::PublicKey || der.starts_with(&BEGIN)) {
+        true => Ok(()),
+        false => Err("a public key of another kind".to_owned()),
     }
 }
 

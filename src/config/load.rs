@@ -34,6 +34,30 @@ pub struct Loaded {
     pub documents: Vec<Document>,
     /// What is probably not meant.
     pub warnings: Diagnostics,
+    /// The file that the policy stands in, and all of its text; nothing when it is the embedded one.
+    pub policy_text: Option<PolicyText>,
+}
+
+/// A policy as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyText {
+    /// The file, as it was named.
+    pub file: String,
+    /// Its text; other documents in it are not the policy's.
+    pub text: String,
+}
+
+impl PolicyText {
+    /// The policy that it has. Files that it names are not looked at.
+    ///
+    /// # Errors
+    /// Every error and warning there is, when there is at least one error.
+    pub fn policy(&self) -> Result<TrafficPolicy, Diagnostics> {
+        let path = PathBuf::from(&self.file);
+        let mut all = Gathered::default();
+        all.read(&Source::new(&path, self.text.clone()));
+        Ok(all.finish(&[path])?.policy)
+    }
 }
 
 /// One document of one file.
@@ -129,6 +153,7 @@ fn source(path: &Path) -> Result<Source, Diagnostic> {
 struct Gathered {
     proxy: Option<(Option<ProxyConfiguration>, Place)>,
     policy: Option<(Option<ReadPolicy>, Place)>,
+    policy_text: Option<PolicyText>,
     documents: Vec<Document>,
     files: Vec<FileUse>,
     found: Vec<Diagnostic>,
@@ -200,6 +225,7 @@ impl Gathered {
             self.documents.push(Document { file: source.name.clone(), kind });
         }
         self.policy = Some((read, kind.place()));
+        self.policy_text = Some(PolicyText { file: source.name.clone(), text: source.text.clone() });
     }
 
     fn finish(mut self, paths: &[PathBuf]) -> Result<Loaded, Diagnostics> {
@@ -219,7 +245,8 @@ impl Gathered {
         match policy {
             Some(policy) if found.errors() == 0 => {
                 let proxy = self.proxy.and_then(|(proxy, _)| proxy);
-                Ok(Loaded { proxy, policy, documents: self.documents, warnings: found })
+                let (documents, policy_text) = (self.documents, self.policy_text);
+                Ok(Loaded { proxy, policy, documents, warnings: found, policy_text })
             }
             _ => Err(found),
         }
@@ -263,6 +290,8 @@ fn complete(policy: ReadPolicy, default: Vec<crate::policy::Rule>) -> TrafficPol
         lanes: policy.lanes,
         rules: own.chain(default).collect(),
         overload: policy.overload,
+        enforcement: policy.enforcement.0,
+        rollout: policy.enforcement.1,
         newcomers: policy.newcomers,
     }
 }

@@ -19,6 +19,7 @@ mod load;
 mod proxy;
 mod quantity;
 mod read_authentication;
+mod read_enforcement;
 mod read_newcomers;
 mod read_overload;
 mod read_proxy;
@@ -37,7 +38,9 @@ mod tests;
 
 pub use authentication::*;
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
-pub use load::{API_VERSION, Document, DocumentKind, FileChecks, Loaded, default_policy, load, load_with};
+pub use load::{
+    API_VERSION, Document, DocumentKind, FileChecks, Loaded, PolicyText, default_policy, load, load_with,
+};
 pub use proxy::*;
 pub use quantity::{duration as parse_duration, show_duration};
 pub use render::{Colour, human, json};

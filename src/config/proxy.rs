@@ -315,6 +315,8 @@ pub struct BreakGlass {
     pub deny_file: Option<PathBuf>,
     /// What opens the lane beside a certificate. Default `Open`.
     pub arming: Arming,
+    /// Whose signed grants open the lane as well.
+    pub grants: Grants,
     /// The record of who did what.
     pub audit: LaneAudit,
     /// A program and its arguments: told of each session, arming and failed attempt, as one line of JSON on its standard
@@ -335,6 +337,28 @@ pub enum Arming {
     Reasoned,
     /// These, and a second person; one alone gets a quarter of an hour.
     TwoPerson,
+}
+
+/// Signed grants, `spillway break-glass grant`: verified by public keys alone, nothing has to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// PEM files with Ed25519 public keys, at most 8. *Hot*. Default: none, and no grant counts.
+    pub public_key_files: Vec<PathBuf>,
+    /// Whether nobody gets in without a grant. Default false. With true, whoever cannot reach the holder of the key is
+    /// left with the direct path of INCIDENT.md.
+    pub required: bool,
+    /// The longest grant. Default 4h, range 1m to 4h.
+    pub max_duration: Duration,
+    /// What this cluster is called in grants. Default: the fingerprint of the break-glass CA. Needs a name where one CA
+    /// serves several clusters, else a grant for one of them counts on all.
+    pub cluster: Option<String>,
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        let max_duration = Duration::from_secs(4 * 3_600);
+        Self { public_key_files: vec![], required: false, max_duration, cluster: None }
+    }
 }
 
 /// The record of who did what through the break-glass lane.

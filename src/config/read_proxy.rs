@@ -145,7 +145,7 @@ fn check_trust(read: &ProxyConfiguration, section: &mut Section<'_>) {
         );
         return;
     };
-    if break_glass.arming != Arming::Open
+    if (break_glass.arming != Arming::Open || break_glass.grants.required)
         && read.state.is_none()
         && let Some(field) = section.field("breakGlass")
     {
@@ -396,6 +396,7 @@ fn break_glass(section: &mut Section<'_>) -> Option<BreakGlass> {
             ("TwoPerson", Arming::TwoPerson),
         ])
     });
+    let grants = section.or("grants", Grants::default(), |field| field.section(grants));
     let audit = section.or("audit", LaneAudit::default(), |field| field.section(lane_audit));
     let on_use = section.or("onUse", vec![], |field| field.section(on_use));
     let drill = section.maybe("drill", |field| field.section(certificate_files));
@@ -409,9 +410,30 @@ fn break_glass(section: &mut Section<'_>) -> Option<BreakGlass> {
         burst,
         deny_file,
         arming,
+        grants,
         audit,
         on_use,
         drill,
+    })
+}
+
+fn grants(section: &mut Section<'_>) -> Option<Grants> {
+    const KEYS_MAX: usize = 8;
+    let default = Grants::default();
+    let required = section.or("required", default.required, Field::boolean);
+    let files = |field: Field<'_>| field.list(1..=KEYS_MAX, |entry| entry.file(Content::GrantKeys));
+    let public_key_files = if required {
+        // Required, and nobody could sign one: then nobody would ever get in.
+        section.need("publicKeyFiles", files)?
+    } else {
+        section.or("publicKeyFiles", default.public_key_files, files)
+    };
+    let range = Duration::from_secs(60)..=default.max_duration;
+    Some(Grants {
+        public_key_files,
+        required,
+        max_duration: section.or("maxDuration", default.max_duration, |field| field.duration(range)),
+        cluster: section.maybe("cluster", Field::name),
     })
 }
 

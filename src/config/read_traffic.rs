@@ -9,11 +9,13 @@ use super::diagnostic::{Code, Diagnostic};
 use super::section::{Field, Section};
 use super::source::Place;
 use super::traffic::{DefaultRules, OverloadSettings};
-use super::{read_newcomers, read_overload};
+use super::{read_enforcement, read_newcomers, read_overload};
 use crate::flow::newcomers::NewcomerSettings;
 use crate::identity::Credential;
+use crate::policy::rollout::RolloutSettings;
 use crate::policy::{
-    Lane, LaneSettings, Match, Pattern, RULES_MAX, Rate, ResourcePattern, Rule, ServiceAccountPattern,
+    Enforcement, Lane, LaneSettings, Match, Pattern, RULES_MAX, Rate, ResourcePattern, Rule,
+    ServiceAccountPattern,
 };
 use crate::request::{Scope, Verb};
 use crate::units::Seats;
@@ -32,6 +34,7 @@ pub(super) struct ReadPolicy {
     pub(super) rules: Vec<PlacedRule>,
     pub(super) default_rules: DefaultRules,
     pub(super) overload: OverloadSettings,
+    pub(super) enforcement: (Enforcement, RolloutSettings),
     pub(super) newcomers: NewcomerSettings,
 }
 
@@ -52,6 +55,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ReadPolicy> {
     let default_rules = section.or("defaultRules", DefaultRules::default(), |field| {
         field.choice(&[("Append", DefaultRules::Append), ("Omit", DefaultRules::Omit)])
     });
+    let enforcement =
+        section.or("enforcement", Default::default(), |field| field.section(read_enforcement::enforcement));
     let overload_field = section.field("overload");
     let overload =
         section.or("overload", OverloadSettings::default(), |field| field.section(read_overload::overload));
@@ -63,7 +68,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ReadPolicy> {
     if let Some(field) = lanes_field.or(overload_field) {
         analyze::lanes_without_seats(&lanes, overload.limit.min, &field);
     }
-    Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload, newcomers })
+    Some(ReadPolicy { name: name?, lanes, lanes_set, rules, default_rules, overload, enforcement, newcomers })
 }
 
 fn read_lanes(field: Field<'_>, lanes: &mut [LaneSettings; Lane::COUNT]) -> Option<usize> {
@@ -144,7 +149,8 @@ fn rule(field: Field<'_>) -> Option<PlacedRule> {
         let lane = section.need("lane", lane);
         let only_lower = section.or("onlyLower", false, Field::boolean);
         let (lane_field, name_field) = (lane_field?, name_field?);
-        let rule = Rule { name: name?, matches, lane: lane?, only_lower };
+        let enforcement = section.maybe("enforcement", read_enforcement::mode);
+        let rule = Rule { name: name?, matches, lane: lane?, only_lower, enforcement };
         check_rule(&rule, &lane_field, matches_field.as_ref().unwrap_or(&name_field));
         Some(PlacedRule { rule, place: name_field.place() })
     })

@@ -115,6 +115,20 @@ fn the_shipped_files_mention_every_key() {
 }
 
 #[test]
+fn the_embedded_policy_repeats_the_defaults_of_enforcement() {
+    let policy = default_policy().unwrap();
+    assert_eq!((policy.enforcement, policy.rollout), Default::default());
+}
+
+#[test]
+fn the_policy_to_begin_with_is_valid_and_refuses_nothing() {
+    let loaded = load(&[PathBuf::from("config/first-policy.yaml")]).unwrap();
+    assert_eq!(loaded.warnings, Diagnostics::default());
+    assert_eq!(loaded.policy.enforcement.mode, crate::policy::Mode::Shadow);
+    assert_eq!(loaded.policy.rollout.steps, [1, 5, 25, 50, 100]);
+}
+
+#[test]
 fn the_embedded_policy_repeats_the_defaults_of_the_lanes() {
     let policy = default_policy().unwrap();
     assert_eq!(policy.lanes(), LaneSettings::defaults());

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::flow::newcomers::NewcomerSettings;
 use crate::flow::{self, HoldSettings, Laws, LimitSettings, MemorySettings, WatchSettings};
-use crate::policy::{Lane, LaneSettings, Policy, PolicyError, Rule};
+use crate::policy::rollout::RolloutSettings;
+use crate::policy::{Enforcement, Lane, LaneSettings, Policy, PolicyError, Rule};
 
 /// The embedded default: the lanes and rules a cluster gets when nobody says anything.
 pub const DEFAULT_POLICY_YAML: &str = include_str!("../../config/policy.yaml");
@@ -23,6 +24,13 @@ pub struct TrafficPolicy {
     pub rules: Vec<Rule>,
     /// The limit and what counts as calm.
     pub overload: OverloadSettings,
+    /// Whom it holds already. `mode`: `Disabled`, `Shadow` or `Enforce`, the default; `percent` of the identities, default
+    /// 100, range 0 to 100.
+    pub enforcement: Enforcement,
+    /// How it comes into force by `spillway rollout`. `steps`: percent, rising, 1 to 100, default none; `stepInterval`: how
+    /// long each must have been judged good, default 30 m, range 1 s to 7 d. `guard`: `interval`, default 60 s, range 1 s to
+    /// 1 h; `failureThreshold`, default 3, range 1 to 100; `checks`, at most 8.
+    pub rollout: RolloutSettings,
     /// Who was never here before. `guard`: default true. `learning` after the first start, in which everybody becomes known:
     /// default 1 h, range 0 s to 720 h. `knownAfter` without a warning: default 24 h, range 1 min to 720 h. `seats` that one
     /// takes on average before it ranks as telemetry: default 2, range 1 to 1,000. `warnPercent` of L: default 25, range 1 to
@@ -42,7 +50,7 @@ impl TrafficPolicy {
     /// # Errors
     /// None for a policy that [`super::load()`] accepted; one built by hand may break a rule of [`Policy::new`].
     pub fn compile(&self, seed: u64) -> Result<Policy, PolicyError> {
-        Policy::new(self.rules.clone(), self.lanes, seed)
+        Ok(Policy::new(self.rules.clone(), self.lanes, seed)?.under(self.enforcement))
     }
 }
 

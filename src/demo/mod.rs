@@ -9,6 +9,7 @@
 
 mod apiserver;
 mod clients;
+mod drill;
 mod error;
 mod ledger;
 mod pki;
@@ -23,10 +24,14 @@ use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use drill::{DrillReport, Promise, Scenario, drill};
 pub use error::DemoError;
 pub use pki::PkiError;
 pub use report::{Apiserver, Dns, EndedBy, Half, Leases, Operator, Report, Telemetry, Verdict};
 pub use stage::{ProxyInputs, RunningProxy, Stage};
+
+#[cfg(test)]
+pub(crate) use drill::tests::report as drill_sample;
 
 use apiserver::Server;
 use clients::Cast;

@@ -34,7 +34,7 @@ const MEMORY_BYTES_PER_NODE: u64 = 32 << 20;
 /// Calm before the storm: three rounds of every lease, and time for spillway to learn what calm is.
 pub(crate) const CALM: Duration = Duration::from_secs(8);
 /// The first part of it, in which connections are opened, is not measured.
-const WARM_UP: Duration = Duration::from_secs(3);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(3);
 /// From the storm's start until the operator knows the culprit.
 pub(crate) const INSIGHT_AFTER: Duration = Duration::from_secs(12);
 /// From the storm's start until the demo ends it.
@@ -83,7 +83,7 @@ impl Play<'_> {
         Server::start(self.pki, self.machine(), Arc::new(store))
     }
 
-    fn machine(&self) -> Machine {
+    pub(crate) fn machine(&self) -> Machine {
         let cores = u32::try_from(self.nodes.div_ceil(NODES_PER_CORE)).unwrap_or(u32::MAX);
         Machine { cores, memory_bytes: self.nodes as u64 * MEMORY_BYTES_PER_NODE }
     }
@@ -139,10 +139,10 @@ impl Play<'_> {
 }
 
 /// A half while it plays.
-struct Running<'a> {
-    play: &'a Play<'a>,
-    server: &'a Server,
-    ledger: Arc<Ledger>,
+pub(crate) struct Running<'a> {
+    pub(crate) play: &'a Play<'a>,
+    pub(crate) server: &'a Server,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 impl Running<'_> {
@@ -165,7 +165,7 @@ impl Running<'_> {
     }
 
     /// Waits until `done`, showing how it goes.
-    async fn until(&self, done: impl Fn(Instant) -> bool) {
+    pub(crate) async fn until(&self, done: impl Fn(Instant) -> bool) {
         let mut steps = tokio::time::interval(STEP);
         loop {
             steps.tick().await;
@@ -178,7 +178,7 @@ impl Running<'_> {
     }
 
     /// From the storm's end to the first second in which leases were renewed as fast as in calm.
-    async fn recovery(&self, calm: Span, end: Instant) -> Option<Duration> {
+    pub(crate) async fn recovery(&self, calm: Span, end: Instant) -> Option<Duration> {
         let took = |renewals: Vec<Renewal>| renewals.iter().map(|renewal| renewal.took).collect::<Vec<_>>();
         let usual = percentile(&took(self.ledger.renewals(calm)), 99).unwrap_or_default();
         let limit = (usual * RECOVERED_FACTOR).max(RECOVERED_FLOOR);
@@ -223,7 +223,7 @@ impl Running<'_> {
     }
 }
 
-fn machine_use(machine: Machine, before: Usage, after: Usage, span: Span) -> Apiserver {
+pub(crate) fn machine_use(machine: Machine, before: Usage, after: Usage, span: Span) -> Apiserver {
     let busy = after.busy_core_seconds - before.busy_core_seconds;
     let useful = after.useful_core_seconds - before.useful_core_seconds;
     let capacity = f64::from(machine.cores) * span.length().as_secs_f64();

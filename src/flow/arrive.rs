@@ -22,7 +22,7 @@ use crate::policy::Lane;
 use crate::units::{Instant, SeatSeconds, Seats};
 
 /// Why a request cannot enter, and when it may.
-struct Refused(Reason, After);
+pub(super) struct Refused(pub(super) Reason, pub(super) After);
 
 impl From<(Reason, Option<Duration>)> for Refused {
     fn from((reason, wait): (Reason, Option<Duration>)) -> Self {
@@ -42,6 +42,8 @@ impl Scheduler {
             match slot.account {
                 Account::Exempt => self.enter_exempt(slot.clone()),
                 Account::BreakGlass => self.enter_break_glass(slot.clone()),
+                // Only what was let in already is on these.
+                Account::Shadow | Account::Open => Err(Refused(Reason::GlobalLimit, After::Book)),
                 Account::Limited => {
                     if is_watched(&slot) {
                         slot.coming = self.returns.arrived(now, slot.flow, slot.key.exact);
@@ -84,7 +86,7 @@ impl Scheduler {
         Decision::Admit(ticket)
     }
 
-    fn enter(&mut self, now: Instant, slot: Slot) -> Result<Decision, Refused> {
+    pub(super) fn enter(&mut self, now: Instant, slot: Slot) -> Result<Decision, Refused> {
         let lane = slot.lane;
         if self.own_memory.refuses(lane) {
             return Err(Refused(Reason::OwnMemory, After::Book));

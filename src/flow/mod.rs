@@ -55,6 +55,7 @@ mod returns;
 mod scheduler;
 mod seats;
 mod settings;
+mod shadow;
 mod snapshot;
 mod tick;
 mod tickets;
@@ -81,6 +82,7 @@ pub use seats::HEAVY_SEATS;
 pub use settings::{
     HoldSettings, Laws, LimitSettings, MemorySettings, Objectives, ResponseBytes, Settings, WatchSettings,
 };
+pub use shadow::{Shadow, Would};
 pub use snapshot::{LaneSnapshot, Snapshot};
 pub use tick::TICK;
 pub use walk::{Answer, Ends, Gate, Numbers, Walk};

@@ -25,7 +25,7 @@ const LOOK_MAX: u32 = 1024;
 impl Slot {
     /// Whether it may be reset while it runs.
     pub(super) fn is_expendable(&self) -> bool {
-        self.account == Account::Limited
+        matches!(self.account, Account::Limited | Account::Shadow)
             && self.lane == Lane::Telemetry
             && self.heavy
             && self.kind != Kind::Streaming

@@ -21,6 +21,7 @@ use super::recovery::Recovery;
 use super::returns::Returns;
 use super::seats::{Ledger, Need};
 use super::settings::Settings;
+use super::shadow::Shadow;
 use super::tickets::{Account, Chain, Ends, Phase, Slot, Tickets};
 use super::warming::Warming;
 use super::watches::Watches;
@@ -62,6 +63,7 @@ use crate::units::{Instant, SeatSeconds, Seats};
 pub struct Scheduler {
     pub(super) settings: Settings,
     pub(super) ledger: Ledger,
+    pub(super) shadow: Shadow,
     pub(super) pace: Pace,
     pub(super) watches: Watches,
     pub(super) returns: Returns,
@@ -122,6 +124,7 @@ impl Scheduler {
         ledger.resize(limit.seats(), &settings.lanes, settings.heavy_percent);
         Self {
             ledger,
+            shadow: Shadow::default(),
             pace: Pace::new(),
             watches: Watches::new(&settings.watches, now),
             returns: Returns::new(),
@@ -224,7 +227,7 @@ impl Scheduler {
         let Some(index) = self.tickets.resolve(ticket) else { return };
         let slot = &self.tickets[index];
         let has_answered = slot.phase != Phase::Waiting;
-        if has_answered && slot.account == Account::Limited {
+        if has_answered && slot.is_judged() {
             self.losses.add(&outcome, slot.key.reach);
             self.heed(now, index, outcome.end);
             if outcome.end == End::Success {
@@ -296,6 +299,7 @@ impl Scheduler {
         match slot.account {
             Account::Exempt => {}
             Account::BreakGlass => self.break_glass = self.break_glass.saturating_sub(seats),
+            Account::Shadow | Account::Open => self.release_passed(index, seats),
             Account::Limited if seats == Seats::ZERO && !was_lent => {}
             Account::Limited => {
                 self.ledger.give_back(need);
@@ -348,7 +352,7 @@ impl Scheduler {
 
     fn sample_first_byte(&mut self, now: Instant, index: u32, level: Level) {
         let slot = &mut self.tickets[index];
-        if slot.account != Account::Limited {
+        if !slot.is_judged() {
             return;
         }
         let micros = u32::try_from(now.since(slot.since).as_micros()).unwrap_or(u32::MAX);
@@ -416,7 +420,7 @@ impl Scheduler {
         let slot = &self.tickets[index];
         self.exempt -= u32::from(slot.account == Account::Exempt);
         self.lanes[lane.index()].end(slot.kind);
-        if slot.account == Account::Limited {
+        if slot.is_judged() {
             self.watches.end(lane, slot.flow, slot.kind);
         }
         self.tickets.remove(index);

@@ -7,6 +7,7 @@ use super::diagnosis::Diagnosis;
 use super::rate::Rates;
 use super::recovery::State;
 use super::scheduler::Scheduler;
+use super::shadow::Shadow;
 use crate::policy::Lane;
 use crate::units::{Instant, Seats};
 
@@ -55,6 +56,8 @@ pub struct Snapshot {
     pub penalised: u64,
     /// Requests of identities that found every rate bucket of their lane in use, so far.
     pub shared_rate: u64,
+    /// What runs, and was counted, although the policy would not have let it.
+    pub shadow: Shadow,
     /// The lanes, indexed by [`Lane::index`].
     pub lanes: [LaneSnapshot; Lane::COUNT],
 }
@@ -147,6 +150,7 @@ impl Scheduler {
                 .filter_map(|lane| lane.rates.as_ref())
                 .map(Rates::overflowed)
                 .sum(),
+            shadow: self.shadow,
             lanes,
         }
     }

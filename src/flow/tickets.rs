@@ -39,6 +39,10 @@ pub(super) enum Phase {
 pub(super) enum Account {
     /// Under the limit L.
     Limited,
+    /// Let in although the policy would not: beside the limit, judged like the others.
+    Shadow,
+    /// Let in undecided: beside the limit, judged like the others.
+    Open,
     /// Health probes.
     Exempt,
     /// Break-glass.
@@ -240,7 +244,7 @@ impl std::ops::IndexMut<u32> for Tickets {
 impl Slot {
     /// Whether its time says something about the server under the limit.
     pub(super) fn is_judged(&self) -> bool {
-        self.account == Account::Limited
+        matches!(self.account, Account::Limited | Account::Shadow | Account::Open)
     }
 
     /// An admitted request of one seat under the limit; the caller fills in what differs.

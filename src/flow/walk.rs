@@ -113,7 +113,7 @@ impl Scheduler {
         let ends = match slot.account {
             Account::Exempt => self.walk_exempt(&mut gates),
             Account::BreakGlass => self.walk_break_glass(&slot, &mut gates),
-            Account::Limited => self.walk_limited(now, &slot, &mut gates),
+            Account::Limited | Account::Shadow | Account::Open => self.walk_limited(now, &slot, &mut gates),
         };
         let numbers = self.numbers(slot.lane);
         Walk { seats: slot.seats, heavy: slot.heavy, bytes: slot.size.bytes, gates, ends, numbers }

@@ -10,7 +10,7 @@ use super::levers::{PenaltyTurn, Refused, RefusedBy, Sentence};
 use super::{Path, Understood, refuse};
 use crate::flow::Reason;
 use crate::flow::levers::{Action, Asker};
-use crate::policy::Lane;
+use crate::policy::{Lane, Mode};
 use crate::request::Verb;
 use crate::telemetry::Answerer;
 
@@ -34,6 +34,8 @@ impl Path {
         match self.shared.levers.judge(&asker, exchange.verb == Verb::Watch) {
             Sentence::Pass => Ok(None),
             Sentence::Penalty { flow, turn } => {
+                // What an operator did by hand is in force, also where the policy is not yet.
+                understood.class.mode = Mode::Enforce;
                 understood.class.lane = Lane::Telemetry;
                 understood.arrival.lane = Lane::Telemetry;
                 understood.arrival.flow = flow;

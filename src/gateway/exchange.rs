@@ -20,6 +20,7 @@ use super::recent::Client;
 use super::tap::Line;
 use crate::authn::Caller;
 use crate::clock;
+use crate::flow::Would;
 use crate::flow::{self, Numbers};
 use crate::policy::{ClientKey, Lane, Policy, RuleIndex};
 use crate::request::Verb;
@@ -42,6 +43,8 @@ pub(super) struct Exchange {
     /// The policy that was in force, and what in it chose the lane.
     pub(super) rule: Option<(Arc<Policy>, RuleIndex)>,
     pub(super) queued: Duration,
+    /// What would have become of it, were it held to the policy.
+    pub(super) would: Option<Would>,
     /// How long kube-apiserver was asked about its token.
     pub(super) reviewed: Duration,
     pub(super) upstream: Duration,
@@ -86,6 +89,7 @@ impl Exchange {
             lane: Lane::Unknown,
             rule: None,
             queued: Duration::ZERO,
+            would: None,
             reviewed: Duration::ZERO,
             upstream: Duration::ZERO,
             answered: None,
@@ -112,6 +116,7 @@ impl Exchange {
             verb: self.verb,
             status: status.as_u16(),
             answerer: self.answerer,
+            would: self.would,
             rule: self.rule.as_ref().map_or("", |(policy, rule)| policy.rule_name(*rule)),
             latency: self.answered.unwrap_or_else(clock::now).since(self.arrived),
             queued: self.queued,

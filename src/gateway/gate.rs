@@ -18,9 +18,9 @@ use crate::clock;
 use crate::flow::levers::LimitHold;
 use crate::flow::{
     Arrival, Decision, Diagnosis, Key, Kind, MemoryStep, Numbers, Probes, Reason, Refusal, Remembered,
-    Scheduler, Snapshot, TICK, Ticket, Verdict, Walk,
+    Scheduler, Settings, Snapshot, TICK, Ticket, Verdict, Walk, Would,
 };
-use crate::policy::Lane;
+use crate::policy::{Lane, Mode as PolicyMode};
 use crate::server::Drain;
 use crate::telemetry::GateGauges;
 use crate::units::{Instant, SeatSeconds};
@@ -109,7 +109,8 @@ impl Gate {
         })
     }
 
-    /// Asks for a turn; waits in the lane's queue if that is the decision. The answer carries how long it waited.
+    /// Asks for a turn; waits in the lane's queue if that is the decision and `mode` holds it to that. The answer carries
+    /// how long it waited, and what would have been.
     ///
     /// # Errors
     /// The refusal, when the request is shed now or its wait ran out; later, when it is one to be kept back.
@@ -117,16 +118,18 @@ impl Gate {
         self: &Arc<Self>,
         arrived: Instant,
         arrival: &Arrival,
-    ) -> Result<(Permit, Duration), Refusal> {
-        let refusal = match self.ask(arrived, arrival) {
-            Asked::Admitted(permit) => return Ok((permit, Duration::ZERO)),
+        mode: PolicyMode,
+    ) -> Result<Entered<Permit>, Refusal> {
+        let entered = |turn, waited, would| Entered { turn, waited, would };
+        let refusal = match self.ask(arrived, arrival, mode) {
+            Asked::Admitted(permit, would) => return Ok(entered(permit, Duration::ZERO, would)),
             Asked::Refused(refusal) => refusal,
             Asked::Waiting(mut permit, mut verdict) => match (&mut verdict.0).await {
                 Ok(Verdict::Admit) => {
                     if may_be_reset(arrival) {
                         permit.may_be_reset();
                     }
-                    return Ok((permit, clock::now().since(arrived)));
+                    return Ok(entered(permit, clock::now().since(arrived), None));
                 }
                 Ok(Verdict::Shed(refusal)) => {
                     permit.disarm();
@@ -140,12 +143,13 @@ impl Gate {
         Err(refusal)
     }
 
-    fn ask(self: &Arc<Self>, arrived: Instant, arrival: &Arrival) -> Asked {
+    fn ask(self: &Arc<Self>, arrived: Instant, arrival: &Arrival, mode: PolicyMode) -> Asked {
         let mut inner = self.inner.lock();
-        let asked = match inner.scheduler.arrive(arrived, arrival) {
+        let (decision, would) = inner.scheduler.arrive_under(arrived, arrival, mode);
+        let asked = match decision {
             Decision::Admit(ticket) => {
                 let reset = may_be_reset(arrival).then(|| inner.resettable(ticket)).flatten();
-                Asked::Admitted(Permit::new(self, ticket, reset))
+                Asked::Admitted(Permit::new(self, ticket, reset), would)
             }
             Decision::Shed(refusal) => Asked::Refused(refusal),
             Decision::Wait(ticket) => {
@@ -199,6 +203,11 @@ impl Gate {
     /// Whether the apiserver can be reached at all; it says when it came back, too.
     pub fn upstream_up(&self, up: bool) {
         self.with(|scheduler| scheduler.upstream_up(clock::now(), up));
+    }
+
+    /// New settings for what comes; what is in flight stays.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.with(|scheduler| scheduler.reconfigure(clock::now(), settings));
     }
 
     /// Puts an operator's hold on L in force, or ends it.
@@ -307,9 +316,20 @@ fn may_be_reset(arrival: &Arrival) -> bool {
     arrival.kind != Kind::Streaming && !arrival.exempt && arrival.lane == Lane::Telemetry
 }
 
+/// A turn, how long it was waited for, and what would have been, were the request held to the policy.
+#[derive(Debug)]
+pub struct Entered<T> {
+    /// The turn.
+    pub turn: T,
+    /// How long it was waited for.
+    pub waited: Duration,
+    /// Why it would not have been let in, or not at once.
+    pub would: Option<Would>,
+}
+
 /// What a request gets at once.
 enum Asked {
-    Admitted(Permit),
+    Admitted(Permit, Option<Would>),
     Refused(Refusal),
     /// The permit counts once the verdict says so.
     Waiting(Permit, Awaited),
@@ -356,7 +376,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::flow::{Encoding, End, Level, Settings};
+    use crate::flow::{Encoding, End, Level};
     use crate::request::{DecodedPath, RequestInfo};
     use crate::units::Seats;
 
@@ -387,7 +407,10 @@ mod tests {
     }
 
     async fn live(gate: Arc<Gate>, fate: Fate, arrival: Arrival) {
-        let Ok((permit, _waited)) = gate.enter(clock::now(), &arrival).await else { return };
+        let Ok(Entered { turn: permit, .. }) = gate.enter(clock::now(), &arrival, PolicyMode::Enforce).await
+        else {
+            return;
+        };
         tokio::task::yield_now().await;
         match fate {
             Fate::Answered => {
@@ -457,8 +480,9 @@ mod tests {
             (Lane::Unknown, Kind::Short, false),
             (Lane::Operators, Kind::Short, false),
         ] {
-            let (mut permit, _) =
-                gate.enter(clock::now(), &arrival(lane, kind, 1)).await.expect("it is idle");
+            let arrival = arrival(lane, kind, 1);
+            let entered = gate.enter(clock::now(), &arrival, PolicyMode::Enforce).await.expect("it is idle");
+            let mut permit = entered.turn;
             assert_eq!(permit.take_reset().is_some(), can, "{lane} {kind:?}");
         }
         assert!(gate.inner.lock().resettable.is_empty(), "what is over is not reset");
@@ -468,7 +492,8 @@ mod tests {
     async fn a_reset_reaches_the_request_once() {
         let gate = gate(Settings::default(), &Drain::new());
         let arrival = arrival(Lane::Telemetry, Kind::Short, 1);
-        let (mut permit, _) = gate.enter(clock::now(), &arrival).await.expect("it is idle");
+        let entered = gate.enter(clock::now(), &arrival, PolicyMode::Enforce).await.expect("it is idle");
+        let mut permit = entered.turn;
         let reset = permit.take_reset().expect("it can be reset");
         {
             let mut inner = gate.inner.lock();

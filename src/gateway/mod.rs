@@ -39,6 +39,7 @@ use hyper::body::Incoming;
 
 use self::body::Body;
 use self::exchange::Exchange;
+use self::gate::Entered;
 use self::headers::Wishes;
 use self::levers::PenaltyTurn;
 use self::resolved::Resolved;
@@ -155,9 +156,9 @@ impl Path {
         understood: &Understood,
         penalty: Option<PenaltyTurn>,
     ) -> Response<Body> {
-        match self.entrance.enter(exchange.arrived, &understood.arrival).await {
-            Ok((mut turn, queued)) => {
-                exchange.queued = queued;
+        match self.entrance.enter(exchange.arrived, &understood.arrival, understood.class.mode).await {
+            Ok(Entered { mut turn, waited, would }) => {
+                (exchange.queued, exchange.would) = (waited, would);
                 turn.carry(penalty);
                 self.forward(exchange, turn, request, resolved, understood).await
             }

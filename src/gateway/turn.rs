@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::gate::Gate;
+use super::gate::{Entered, Gate};
 use super::levers::PenaltyTurn;
 use super::permit::{Permit, Reset};
 use crate::flow::{Arrival, Ceiling, Decision, End, Level, Numbers, Reason, Refusal, Ticket};
 use crate::policy::Lane;
+use crate::policy::Mode;
 use crate::units::{Instant, Seats};
 
 /// Which door a listener's requests use.
@@ -39,19 +40,21 @@ impl Entrance {
         }
     }
 
-    /// A turn, and how long it was waited for.
+    /// A turn. Break-glass has its own ceiling, whatever the policy's mode.
     pub(super) async fn enter(
         &self,
         arrived: Instant,
         arrival: &Arrival,
-    ) -> Result<(Turn, Duration), Refusal> {
+        mode: Mode,
+    ) -> Result<Entered<Turn>, Refusal> {
         match self {
             Self::Lanes(gate) => {
-                let (permit, waited) = gate.enter(arrived, arrival).await?;
-                Ok((Turn::Permit(permit), waited))
+                let Entered { turn, waited, would } = gate.enter(arrived, arrival, mode).await?;
+                Ok(Entered { turn: Turn::Permit(turn), waited, would })
             }
             Self::BreakGlass(reserve) => {
-                Ok((Turn::Reserved(reserve.enter(arrived, arrival)?), Duration::ZERO))
+                let turn = Turn::Reserved(reserve.enter(arrived, arrival)?);
+                Ok(Entered { turn, waited: Duration::ZERO, would: None })
             }
         }
     }

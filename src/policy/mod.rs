@@ -16,8 +16,10 @@
 //!
 //! Left out: limits and state (`flow`), and reading rules from files (`config`).
 
+mod enforcement;
 mod lane;
 mod pattern;
+pub mod rollout;
 mod rule;
 mod settings;
 mod trace;
@@ -27,6 +29,7 @@ mod tests;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+pub use enforcement::{Enforcement, Mode, place};
 pub use lane::{Lane, NotALane};
 pub use pattern::Pattern;
 pub use rule::{Hints, Match, ResourcePattern, Rule, ServiceAccountPattern};
@@ -46,6 +49,8 @@ pub struct Policy {
     lowering: RuleSet,
     lanes: [LaneSettings; Lane::COUNT],
     seed: u64,
+    id: u64,
+    enforcement: Enforcement,
 }
 
 /// The rules that can fit one identity. Resolved once per connection or token; worthless under another policy.
@@ -65,6 +70,8 @@ pub struct Class {
     pub client: ClientKey,
     /// It is neither queued nor held against the limit.
     pub exempt: bool,
+    /// How far it is held to what is decided about it.
+    pub mode: Mode,
 }
 
 /// Who shares one queue inside a lane.
@@ -119,7 +126,20 @@ impl Policy {
             return Err(PolicyError::UserAgentDecides(rule.name.clone()));
         }
         let lowering = RuleSet::of(&rules, |rule| rule.only_lower);
-        Ok(Self { rules: rules.into(), lowering, lanes, seed })
+        Ok(Self { rules: rules.into(), lowering, lanes, seed, id: seed, enforcement: Enforcement::default() })
+    }
+
+    /// The same policy for as much of its identities. What was resolved under it stays good.
+    #[must_use]
+    pub const fn under(mut self, enforcement: Enforcement) -> Self {
+        self.enforcement = enforcement;
+        self
+    }
+
+    /// Whom it holds.
+    #[must_use]
+    pub const fn enforcement(&self) -> Enforcement {
+        self.enforcement
     }
 
     /// The rules whose *who* fits `identity`. An unverified caller never gets one that promotes.
@@ -154,7 +174,9 @@ impl Policy {
             self.lane_by_rules(subjects, info, hints)
         };
         let (client, flow) = self.keys(identity);
-        Class { lane, rule, flow, client, exempt }
+        let own = self.rules.get(usize::from(rule.0)).and_then(|rule| rule.enforcement);
+        let mode = own.unwrap_or_else(|| self.enforcement.of(&identity.user));
+        Class { lane, rule, flow, client, exempt, mode }
     }
 
     /// The name of what gave a request its lane.
@@ -172,7 +194,15 @@ impl Policy {
     /// Tells this policy from every other of the process: whoever keeps a [`RuleSet`] compares it.
     #[must_use]
     pub const fn id(&self) -> u64 {
-        self.seed
+        self.id
+    }
+
+    /// The same policy, told apart from others of its seed by `generation`. One process keeps one seed, so that a change
+    /// of the policy leaves clients the rates and histories that they have.
+    #[must_use]
+    pub const fn numbered(mut self, generation: u64) -> Self {
+        self.id = self.seed.wrapping_add(generation);
+        self
     }
 
     /// The rules, in order.

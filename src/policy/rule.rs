@@ -4,7 +4,7 @@
 //! *hints* are decided per request. Within a list any entry will do; every part that is given must fit. An empty
 //! match fits everything.
 
-use super::{Lane, Pattern};
+use super::{Lane, Mode, Pattern};
 use crate::identity::{Credential, Identity};
 use crate::request::{RequestInfo, Scope, Verb};
 
@@ -19,6 +19,8 @@ pub struct Rule {
     pub lane: Lane,
     /// It only lowers: it never decides by itself, and whatever lane was found becomes at most this one.
     pub only_lower: bool,
+    /// How far its requests are held to what is decided; else as all others are.
+    pub enforcement: Option<Mode>,
 }
 
 impl Rule {

@@ -22,7 +22,7 @@ fn account(namespace: &str, name: &str) -> Identity {
 }
 
 fn rule(lane: Lane, matches: Match) -> Rule {
-    Rule { name: format!("to-{lane}"), matches, lane, only_lower: false }
+    Rule { name: format!("to-{lane}"), matches, lane, only_lower: false, enforcement: None }
 }
 
 fn lowering(lane: Lane, matches: Match) -> Rule {

@@ -7,7 +7,7 @@ use super::lines::BREAK_GLASS;
 use super::text::shown;
 use super::{AccessLog, Metrics};
 use crate::clock;
-use crate::flow::Reason;
+use crate::flow::{Reason, Would};
 use crate::policy::Lane;
 use crate::request::Verb;
 
@@ -33,6 +33,8 @@ pub struct Answered<'a> {
     pub status: u16,
     /// Who answered.
     pub answerer: Answerer,
+    /// What would have become of it, were it held to the policy.
+    pub would: Option<Would>,
     /// Name of the rule that chose the lane.
     pub rule: &'a str,
     /// From the request's arrival to the answer's head.
@@ -84,7 +86,7 @@ impl Answered<'_> {
         metrics.answered(self);
         let logged = match access {
             AccessLog::None => false,
-            AccessLog::Shed => self.answerer != Answerer::Upstream,
+            AccessLog::Shed => self.answerer != Answerer::Upstream || self.would.is_some(),
             AccessLog::All => true,
         };
         if logged {
@@ -94,12 +96,18 @@ impl Answered<'_> {
 
     #[cold]
     fn log(&self, metrics: &Metrics) {
-        let (decision, reason) = match self.answerer {
-            Answerer::Upstream => ("forwarded", None),
-            Answerer::Refused(reason) => ("shed", Some(reason)),
-            Answerer::Failed(reason) => ("failed", Some(reason)),
+        let (decision, reason) = match (self.answerer, self.would) {
+            (Answerer::Upstream, None) => ("forwarded", None),
+            (Answerer::Upstream, Some(Would::Shed(reason))) => ("would-shed", Some(reason)),
+            // It would have waited at most as long as its lane allows.
+            (Answerer::Upstream, Some(Would::Wait)) => ("would-wait", Some(Reason::QueueTimeout)),
+            (Answerer::Refused(reason), _) => ("shed", Some(reason)),
+            (Answerer::Failed(reason), _) => ("failed", Some(reason)),
         };
-        let word = reason.map_or("", Reason::as_str);
+        let word = match self.would {
+            Some(Would::Wait) => "",
+            _ => reason.map_or("", Reason::as_str),
+        };
         if self.lane == Lane::BreakGlass {
             line!(BREAK_GLASS, self, decision, word, None::<u64>);
             return;

@@ -11,8 +11,11 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::change::Changes;
 use super::clients::Clients;
 use super::credentials::Credentials;
+use super::enforcement::Shadowed;
+use super::guard::{GuardCounts, Guarded};
 use super::levers::{LeverGauges, Levers};
 use super::newcomers::Newcomers;
 use super::overload::{GateGauges, Overload, raise};
@@ -21,8 +24,8 @@ use super::samples::Samples;
 use super::{Answered, Answerer, LaneMetrics};
 use crate::flow::levers::Action;
 use crate::flow::newcomers::Counts;
-use crate::flow::{Diagnosis, End, Reason, Snapshot};
-use crate::policy::Lane;
+use crate::flow::{Diagnosis, End, Reason, Snapshot, Would};
+use crate::policy::{Enforcement, Lane};
 use crate::request::Verb;
 
 /// kube-apiserver's own buckets for request duration, seconds.
@@ -113,6 +116,9 @@ pub struct Metrics {
     lane: Arc<LaneMetrics>,
     breakglass_requests: IntCounterVec,
     clients: Clients,
+    changes: Changes,
+    shadowed: Shadowed,
+    guarded: Guarded,
     /// Which refusals get a log line.
     pub(super) samples: Samples,
 }
@@ -192,6 +198,9 @@ impl Metrics {
             own: Own::register(&register)?,
             samples: Samples::new(),
             clients: Clients::register(&register)?,
+            changes: Changes::register(&register)?,
+            shadowed: Shadowed::register(&register)?,
+            guarded: Guarded::register(&register)?,
             requests,
             registry: registry.clone(),
         };
@@ -209,6 +218,10 @@ impl Metrics {
                 self.queue_wait[event.lane.index()].observe(event.queued.as_secs_f64());
             }
             Answerer::Refused(reason) | Answerer::Failed(reason) => self.refused(event.lane, reason),
+        }
+        self.guarded.answered(event);
+        if let Some(would) = event.would {
+            self.would(event.lane, event.rule, would);
         }
         if event.lane == Lane::BreakGlass {
             self.breakglass_requests.with_label_values(&[code_label(code_slot(event.status))]).inc();
@@ -243,6 +256,34 @@ impl Metrics {
     #[must_use]
     pub const fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// Counts a request that was let in although the policy would not.
+    pub(super) fn would(&self, lane: Lane, rule: &str, would: Would) {
+        self.shadowed.count(lane, rule, would);
+    }
+
+    /// What the guard of a rollout judges by, up to now.
+    #[must_use]
+    pub fn guard_counts(&self) -> GuardCounts {
+        self.guarded.counts(&self.overhead)
+    }
+
+    /// What became of judged intervals.
+    #[must_use]
+    pub const fn guarded(&self) -> &Guarded {
+        &self.guarded
+    }
+
+    /// Sets how far the policy is in force.
+    pub fn enforcement(&self, enforcement: Enforcement) {
+        self.shadowed.in_force(enforcement);
+    }
+
+    /// Which policy is in force, and what became of changes.
+    #[must_use]
+    pub const fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Counts a file that changed, or a key set that was fetched: `what` it is, and whether it could be used.
@@ -401,7 +442,12 @@ impl Register<'_> {
         Ok(metric)
     }
 
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+    pub(super) fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
         let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)

@@ -4,10 +4,13 @@
 //! metrics backend must not fall over in the very storm it is there to show. Names are listed in `docs/METRICS.md`.
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
+mod change;
 mod clients;
 mod credentials;
 mod durations;
+mod enforcement;
 mod event;
+mod guard;
 mod lane;
 mod levers;
 mod lines;
@@ -19,9 +22,11 @@ mod own;
 mod samples;
 mod text;
 
+pub use change::{Changes, PolicyChanged};
 pub use clients::{Clients, TunnelSide};
 pub use durations::Durations;
 pub use event::{Answered, Answerer};
+pub use guard::{GuardCounts, Guarded};
 pub use lane::LaneMetrics;
 pub use levers::{LeverGauges, LeverMoved, LocalPeer};
 pub use log::{AccessLog, Flush, LogFormat, install as install_log};

@@ -13,6 +13,9 @@ use crate::spillway::{BINARY, CLUSTER};
 /// (`charts.rs`). Any other file is tried.
 const NOT_OBJECTS: &[&str] = &[
     "deploy/monitoring/",
+    // rollout.rs tries these with the CRDs they are for.
+    "deploy/chaos/",
+    "deploy/rollout/",
     "deploy/static-pod/kube-apiserver0",
     "deploy/sidecar/",
     "deploy/gateway/point-daemonset",

@@ -24,7 +24,7 @@ const EVENTS_MAX: usize = 256;
 
 /// The last events.
 #[derive(Default)]
-pub(super) struct Timeline {
+pub(in crate::app) struct Timeline {
     kept: Mutex<Kept>,
     written: Written,
 }
@@ -49,7 +49,8 @@ impl Timeline {
         }
     }
 
-    pub(super) fn add(&self, kind: &str, text: String) {
+    /// Notes something.
+    pub(in crate::app) fn add(&self, kind: &str, text: String) {
         let mut kept = self.kept.lock();
         while kept.events.len() >= EVENTS_MAX {
             kept.events.pop_front();

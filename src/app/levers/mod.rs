@@ -25,12 +25,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use self::events::Timeline;
 use self::load::Load;
 use self::rates::Rates;
 use self::wanted::{Origin, Wanted};
 use super::state::Place;
-use crate::admin::Operations;
 use crate::admin::explained::{DecisionLines, Explain, Explained};
 use crate::admin::tapped::{TapFilter, Tapped};
 use crate::admin::wire::newcomers::{Approve, Approved, Newcomers as View};
@@ -38,6 +36,7 @@ use crate::admin::wire::{
     self, Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem,
     REASON_BYTES_MAX, Release, Status, code,
 };
+use crate::admin::{Changes, Operations};
 use crate::breakglass::Audit;
 use crate::clock;
 use crate::config::{nearest, show_duration};
@@ -48,6 +47,7 @@ use crate::gateway::{Gate, Levers, Names, Newcomers, Recent, Reserve, ReserveUsa
 use crate::telemetry::{LaneMetrics, LocalPeer, Metrics};
 use crate::units::{Instant, Seats};
 
+pub(in crate::app) use self::events::Timeline;
 pub(in crate::app) use self::thread::AdminThread;
 
 /// How long an answer waits for the disk.
@@ -69,8 +69,8 @@ pub(in crate::app) struct Parts {
     pub(in crate::app) folder: Option<std::path::PathBuf>,
     /// Groups of the break-glass lane.
     pub(in crate::app) break_glass: Vec<String>,
-    /// Bounds of L.
-    pub(in crate::app) limits: (Seats, Seats),
+    /// Bounds of L; they follow the policy.
+    pub(in crate::app) limits: Arc<Mutex<(Seats, Seats)>>,
     pub(in crate::app) ready: Arc<AtomicBool>,
     /// Where the audit log's numbers are shown, if no lane does that.
     pub(in crate::app) audit_metrics: Option<Arc<LaneMetrics>>,
@@ -82,7 +82,8 @@ pub(in crate::app) struct Keeper {
     started: Instant,
     wanted: Mutex<Wanted>,
     rates: Mutex<Rates>,
-    timeline: Timeline,
+    timeline: Arc<Timeline>,
+    changes: OnceLock<Arc<dyn Changes>>,
     load: Arc<Load>,
     reserve: OnceLock<Arc<Reserve>>,
     shared: OnceLock<Arc<Shared>>,
@@ -101,7 +102,7 @@ impl Keeper {
     /// A keeper with what the last process left, in force when this returns.
     pub(in crate::app) fn new(parts: Parts) -> Arc<Self> {
         let place = parts.folder.clone().map(|folder| Place { folder, name: NAME });
-        let timeline = Timeline::default();
+        let timeline = Arc::new(Timeline::default());
         let wanted = place.as_ref().map_or_else(Wanted::default, |place| recall(place, &timeline));
         let kept = match &place {
             Some(_) => Kept { on_disk: true, problem: String::new() },
@@ -110,6 +111,7 @@ impl Keeper {
         let keeper = Self {
             started: clock::now(),
             timeline,
+            changes: OnceLock::new(),
             load: Arc::default(),
             reserve: OnceLock::new(),
             shared: OnceLock::new(),
@@ -131,6 +133,17 @@ impl Keeper {
     pub(in crate::app) fn show_break_glass(&self, reserve: Arc<Reserve>) {
         // There is one lane; a second call would speak of the same.
         let _ = self.reserve.set(reserve);
+    }
+
+    /// What happened, for others who have something to tell.
+    pub(in crate::app) fn timeline(&self) -> Arc<Timeline> {
+        Arc::clone(&self.timeline)
+    }
+
+    /// Who answers questions about the policy.
+    pub(in crate::app) fn answer_with(&self, changes: Arc<dyn Changes>) {
+        // There is one policy; a second call would speak of the same.
+        let _ = self.changes.set(changes);
     }
 
     /// From now on every lever is written down there, those of the last process too.
@@ -465,7 +478,7 @@ impl Operations for Keeper {
     fn hold_limit(&self, request: &HoldLimit, by: LocalPeer) -> Result<LeverView, Problem> {
         let ttl = checked_ttl(request.for_seconds)?;
         let reason = checked_reason(&request.reason)?;
-        let (min, max) = self.parts.limits;
+        let (min, max) = *self.parts.limits.lock();
         let now = self.parts.gate.view().snapshot.limit;
         let seats = request.seats.map_or(now, Seats);
         if !(min..=max).contains(&seats) {
@@ -494,6 +507,10 @@ impl Operations for Keeper {
         };
         self.timeline.lever("limit-off", "limit", &show::hold(&hold), &origin, Some(by));
         Ok(show::held(&hold, &origin))
+    }
+
+    fn changes(&self) -> Option<Arc<dyn Changes>> {
+        self.changes.get().cloned()
     }
 
     fn newcomers(&self) -> View {

@@ -9,10 +9,11 @@ use super::wanted::Origin;
 use crate::admin::wire::{
     ClientView, Clients, IsolationView, LaneStatus, LeverView, PREVIEW_CLIENTS_MAX, Preview, Status,
 };
+use crate::admin::wire_change::{EnforcementView, ShadowLane};
 use crate::app::chronicle::client_of;
 use crate::clock;
-use crate::flow::State;
 use crate::flow::levers::{Held, Isolation, LimitHold, Lockdown};
+use crate::flow::{Shadow, State};
 use crate::gateway::Client;
 use crate::policy::{ClientKey, Lane};
 use crate::units::Instant;
@@ -154,7 +155,7 @@ pub(super) fn status(keeper: &Keeper) -> Status {
         (lane.watches, lane.open) = (reserve.long_running, reserve.most.0 > 0);
     }
     let rounded = |rate: f64| (rate * 10.0).round() / 10.0;
-    let (limit_min, limit_max) = keeper.parts.limits;
+    let (limit_min, limit_max) = *keeper.parts.limits.lock();
     let most_refused = most_refused(keeper);
     let isolations = isolations(keeper);
     let newcomers_warned =
@@ -183,5 +184,23 @@ pub(super) fn status(keeper: &Keeper) -> Status {
         held: wanted.hold.as_ref().map(|(one, origin)| held(one, origin)),
         kept: keeper.kept.lock().clone(),
         newcomers_warned,
+        config: keeper.changes.get().map(|changes| changes.summary()).unwrap_or_default(),
+        enforcement: enforcement(keeper, &snapshot.shadow),
+    }
+}
+
+/// How far the policy is in force, and what it would have done.
+fn enforcement(keeper: &Keeper, shadow: &Shadow) -> EnforcementView {
+    let rollout = keeper.changes.get().map(|changes| changes.rollout()).unwrap_or_default();
+    let lanes = Lane::ALL.into_iter().map(|lane| ShadowLane {
+        lane: lane.as_str().to_owned(),
+        would_shed: shadow.shed[lane.index()],
+        would_wait: shadow.waited[lane.index()],
+    });
+    EnforcementView {
+        mode: rollout.mode.clone(),
+        percent: rollout.percent,
+        rollout,
+        shadow: lanes.filter(|lane| lane.would_shed + lane.would_wait > 0).collect(),
     }
 }

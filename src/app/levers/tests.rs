@@ -20,7 +20,7 @@ fn keeper(folder: Option<&Path>) -> Arc<Keeper> {
         metrics: Arc::new(Metrics::new().unwrap()),
         folder: folder.map(Path::to_owned),
         break_glass: vec!["spillway:break-glass".into()],
-        limits: (Seats(10), Seats(1_000)),
+        limits: Arc::new(Mutex::new((Seats(10), Seats(1_000)))),
         ready: Arc::default(),
         audit_metrics: None,
     })

@@ -9,24 +9,31 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Ending, Failure, Output, print, time};
-use crate::breakglass::{Answer, Target, read_kubeconfig, show_duration};
+use crate::breakglass::{Answer, Target, read_kubeconfig, read_text, show_duration};
 
-/// Opens the lane for yourself, by a reason and a ticket, for a time.
+/// Bytes of a grant's file that are read.
+const GRANT_BYTES_MAX: u64 = 64 << 10;
+
+/// Opens the lane for yourself for a time, by a reason and a ticket or by a signed grant.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   spillway break-glass arm --reason 'delete the DaemonSet that floods the apiserver' --ticket INC-481 --for 1h \\
       --kubeconfig alice.kubeconfig
+  spillway break-glass arm --grant alice.grant --kubeconfig alice.kubeconfig
   spillway break-glass arm --alone --for 15m …      # TwoPerson, and there is nobody else: shorter, and louder
 
 It is a request to the lane itself, with your certificate: it needs nothing that the lane does not need.")]
 pub(super) struct Args {
     /// Why the lane is needed
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
+    #[arg(long, value_name = "TEXT", required_unless_present = "grant")]
+    reason: Option<String>,
     /// Under which ticket
-    #[arg(long, value_name = "ID")]
-    ticket: String,
+    #[arg(long, value_name = "ID", required_unless_present = "grant")]
+    ticket: Option<String>,
+    /// File of a grant, as `spillway break-glass grant` wrote it: it says all of that by itself
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reason", "ticket", "length", "alone"])]
+    grant: Option<PathBuf>,
     /// For how long, 1m to 4h (with --alone at most 15m)
     #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = time)]
     length: Duration,
@@ -72,6 +79,11 @@ pub(super) struct AccessFile {
 }
 
 pub(super) fn arm(args: &Args, out: &mut dyn Write) -> Result<Ending, Failure> {
+    if let Some(file) = &args.grant {
+        let token = read_text(file, GRANT_BYTES_MAX)?;
+        let answer = ask(&args.access.kubeconfig, "/spillway/grant", &json!({ "token": token.trim() }))?;
+        return armed(&answer, args.access.output, out);
+    }
     let wish = json!({
         "reason": args.reason, "ticket": args.ticket, "seconds": args.length.as_secs(), "alone": args.alone,
     });
@@ -106,7 +118,8 @@ fn armed(answer: &Answer, output: Output, out: &mut dyn Write) -> Result<Ending,
     let text = |key: &str| grant[key].as_str().unwrap_or_default().to_owned();
     let left = Duration::from_secs(grant["secondsLeft"].as_u64().unwrap_or(0));
     let left = show_duration(left);
-    let second = match (grant["second"].as_str(), grant["alone"] == true) {
+    let second = match (grant["second"].as_str().or(grant["grantedBy"].as_str()), grant["alone"] == true) {
+        (Some(by), _) if grant["grantedBy"].is_string() => format!(", granted by {by}"),
         (Some(second), _) => format!(", confirmed by {second}"),
         (None, true) => ", alone".to_owned(),
         (None, false) => String::new(),

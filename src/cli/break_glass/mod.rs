@@ -9,6 +9,7 @@ mod drill;
 mod drill_lane;
 mod drill_node;
 mod drill_report;
+mod grant;
 mod issue;
 mod list;
 mod passphrase;
@@ -61,8 +62,12 @@ enum Command {
     Test(test::Args),
     /// Rehearse an incident on this installation, change nothing, and write a report
     Drill(drill::Args),
-    /// Open the lane for yourself by a reason and a ticket, where breakGlass.arming asks for them
+    /// Open the lane for yourself by a reason and a ticket, or by a signed grant, where the lane asks for them
     Arm(arm::Args),
+    /// Make the key that signs grants
+    GrantKey(grant::KeyArgs),
+    /// Sign that somebody may use the lane for a while, offline
+    Grant(grant::Args),
     /// Be the second person who opens the lane for somebody, where breakGlass.arming is TwoPerson
     Confirm(arm::ConfirmArgs),
     /// Close the lane again for yourself
@@ -104,6 +109,8 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
         Command::Test(args) => test::test(args, out),
         Command::Drill(args) => drill::drill(args, out),
         Command::Arm(args) => arm::arm(args, out),
+        Command::GrantKey(args) => grant::make_key(args, out),
+        Command::Grant(args) => grant::grant(args, out),
         Command::Confirm(args) => arm::confirm(args, out),
         Command::Disarm(args) => arm::disarm(args, out),
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -45,6 +46,7 @@ async fn respond(model: &Arc<Model>, peer: &Peer, request: Request<Incoming>) ->
     let (head, body) = request.into_parts();
     let caller = model.authenticator.identify(peer, &head.headers)?;
     let path = head.uri.path();
+    model.faults.hold(needs_etcd(&head)).await;
     if is_probe(path) {
         model.capacity.run(costs::PROBE).await;
         return Ok(text(StatusCode::OK, "ok"));
@@ -74,6 +76,19 @@ async fn respond(model: &Arc<Model>, peer: &Peer, request: Request<Incoming>) ->
     };
     let answered = tokio::time::timeout(REQUEST_TIMEOUT, work).await;
     answered.unwrap_or_else(|_elapsed| Err(Failure::timeout()))
+}
+
+/// Whether a request cannot be answered from memory. Without a resourceVersion a read must be fresh.
+fn needs_etcd(head: &Parts) -> bool {
+    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    if is_probe(path) {
+        return path.starts_with("/readyz");
+    }
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        return true;
+    }
+    let from_memory = |pair: &str| pair.starts_with("watch=") || pair.starts_with("resourceVersion=");
+    Target::parse(path).is_some() && !query.split('&').any(from_memory)
 }
 
 fn is_probe(path: &str) -> bool {

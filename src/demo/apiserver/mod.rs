@@ -10,6 +10,7 @@ mod answer;
 mod capacity;
 pub(crate) mod cluster;
 mod costs;
+mod fault;
 mod handle;
 mod identify;
 mod object;
@@ -24,11 +25,13 @@ mod watching;
 
 use std::sync::Arc;
 
+pub(crate) use fault::Fault;
 pub(crate) use object::timestamp_micros;
 pub(crate) use processor::{Machine, Usage};
 pub(crate) use serve::Server;
 
 use capacity::{Capacity, InFlight};
+use fault::Faults;
 use identify::Authenticator;
 use store::Store;
 
@@ -38,6 +41,7 @@ pub(crate) struct Model {
     capacity: Arc<Capacity>,
     in_flight: InFlight,
     authenticator: Authenticator,
+    faults: Faults,
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use super::capacity::{Capacity, InFlight};
+use super::fault::Faults;
 use super::identify::{Authenticator, Peer};
 use super::processor::{Machine, Usage};
 use super::rollout;
@@ -63,6 +64,7 @@ impl Server {
             capacity: Capacity::new(machine),
             in_flight: InFlight::default(),
             authenticator: Authenticator::new(pki.tokens.verifying()),
+            faults: Faults::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&model);
@@ -89,6 +91,11 @@ impl Server {
     /// Its objects, without the API between.
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.model.store
+    }
+
+    /// What is wrong with it.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.model.faults
     }
 
     /// Use of its machine since the start.
@@ -147,10 +154,16 @@ async fn accept(listener: StdListener, acceptor: TlsAcceptor, model: &Arc<Model>
             tokio::task::yield_now().await;
             continue;
         };
+        if model.faults.is_dead() {
+            continue;
+        }
         let (acceptor, model) = (acceptor.clone(), Arc::clone(model));
         tokio::spawn(async move {
             let _permit = permit;
-            serve(socket, &acceptor, &model).await;
+            tokio::select! {
+                () = serve(socket, &acceptor, &model) => {}
+                () = model.faults.death() => {}
+            }
         });
     }
 }

@@ -9,6 +9,7 @@ mod returning;
 mod returns;
 mod rules;
 mod scenarios;
+mod shadow;
 mod world;
 
 use std::time::Duration;
