@@ -33,9 +33,12 @@ pub(super) fn verdict(look: &Look) -> String {
     let (word, mark, class) = look.word();
     let status = &look.status;
     let since = span(look.at.saturating_sub(look.since));
-    let refused = status.most_refused.first().map(|client| client.user.as_str());
-    let named = status.client.as_deref().filter(|_| status.cause != "none");
-    let culprit = named.or(refused.filter(|_| status.shed_per_second > 0.0));
+    // Where etcd, a webhook or a level of its own is slow, containing the busiest client would not help.
+    let culprit = match status.cause.as_str() {
+        "client" | "cpu" | "memory" => status.client.as_deref(),
+        "none" => status.most_refused.first().map(|client| client.user.as_str()),
+        _ => None,
+    };
     let next = match (word, culprit) {
         ("AWAY", _) => "crictl ps -a --name kube-apiserver; then use the break-glass kubeconfig".to_owned(),
         ("LOCKDOWN", _) => "spillway lockdown --off".to_owned(),

@@ -70,7 +70,9 @@ impl Timeline {
         let name = crate::app::chronicle::client_of(view).and_then(|client| names.of(client));
         let sentence = view.diagnosis.sentence(name.as_deref());
         let (from, to) = (before.0.as_str(), now.0.as_str());
-        self.add("overload", format!("{from} -> {to}, limit {}: {sentence}", view.snapshot.limit));
+        // The cause may change alone: "brown -> brown" reads like a defect.
+        let state = if from == to { to.to_owned() } else { format!("{from} -> {to}") };
+        self.add("overload", format!("{state}, limit {}: {sentence}", view.snapshot.limit));
     }
 
     /// Logs and notes what became of an isolation.

@@ -142,6 +142,7 @@ fn in_a_storm_the_page_names_the_culprit_and_isolating_it_by_keyboard_works() {
 
     // From here on the keyboard alone.
     browser.until("parseInt(document.querySelector('#lane-telemetry').cells[4].innerText) > 0");
+    browser.until(ROW);
     browser.eval(&format!("{ROW}.querySelector('a').focus()"));
     browser.key("i");
     browser.until("document.getElementById('drawer').open && document.activeElement.id === 'reason'");
@@ -169,7 +170,7 @@ fn in_a_storm_the_page_names_the_culprit_and_isolating_it_by_keyboard_works() {
     browser.key("Enter");
     browser.until("!document.getElementById('drawer').open && document.getElementById('toast').innerText.includes('Isolated serviceaccount monitoring/otel-collector')");
     browser.until("document.querySelector('#levers').innerText.includes('INC-481')");
-    browser.until("document.querySelector('#timeline li').innerText.includes('isolate iso-')");
+    browser.until("document.querySelector('#timeline').innerText.includes('isolate iso-')");
     // Nothing of it goes on: its lane lets go of its last seat, and what is served falls to nothing.
     browser.until("parseInt(document.querySelector('#lane-telemetry').cells[4].innerText) === 0");
     browser.until("document.querySelector('#lane-telemetry').cells[2].innerText === '0'");
@@ -177,6 +178,7 @@ fn in_a_storm_the_page_names_the_culprit_and_isolating_it_by_keyboard_works() {
     browser.picture("isolated-1280-light");
 
     // Its own page shows the fall, and the arrow keys read it out.
+    browser.until(ROW);
     browser.eval(&format!("{ROW}.querySelector('a').focus()"));
     browser.key("Enter");
     browser.until("document.querySelector('#client-facts h2')?.innerText.includes('otel-collector')");
