@@ -94,6 +94,7 @@ pub(super) fn server(
     let mut settings = server::Settings::default();
     settings.limits.connections = plan.clients;
     settings.limits.connections_per_source = (proxy.limits.connections_per_source as usize).min(plan.clients);
+    settings.limits.slow_offenders = proxy.limits.connections_per_source < proxy.limits.connections;
     settings.limits.connections_per_user = match proxy.limits.connections_per_user as usize {
         // Few descriptors: still nobody takes them all.
         most if plan.clients < proxy.limits.connections as usize => most.min(plan.clients / 2),

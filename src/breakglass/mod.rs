@@ -319,6 +319,8 @@ fn limits(lane: &Settings) -> server::Settings {
     let limits = &mut settings.limits;
     limits.connections = CONNECTIONS_MAX.min(lane.connections);
     limits.connections_per_source = CONNECTIONS_PER_SOURCE_MAX.min(limits.connections);
+    // The lane has its own bound on failed attempts, and operators are let in whatever comes from their address.
+    limits.slow_offenders = false;
     settings.keep_leaf = true;
     settings
 }

@@ -3,7 +3,7 @@
 //! Each listener has one accept loop, usually on a thread of its own: a busy shard must not delay new
 //! connections, and a hand-off costs one wake-up per connection, not per request. Sockets stay plain until a
 //! shard's reactor takes them. A full process (no file descriptors) backs off instead of spinning; a full
-//! listener closes at once, a few connections at a time.
+//! listener closes at once, a few connections at a time, and so are offenders turned away ([`super::offenders`]).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,11 +19,13 @@ use tokio::sync::mpsc;
 use super::connection::{self, Serving};
 use super::drain::Drain;
 use super::heads::Budget;
+use super::offenders::Offenders;
 use super::places::{NoPlace, Place, Places};
 use super::settings::{Limits, Settings};
 use super::shard::{self, Shard, Worker};
 use super::tally::{Tally, count};
 use super::{StartError, Tls};
+use crate::clock;
 
 /// Connections the kernel keeps ready for us: a cluster of 5,000 nodes reconnects within a second. The kernel
 /// cuts it to net.core.somaxconn.
@@ -33,11 +35,11 @@ const BACKLOG: i32 = 4096;
 /// and until then the kernel's backlog waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A full listener closes so many connections in a row, and pauses for so long. Whoever is cut off at once connects again
+/// A full listener, or one that offenders run against, closes so many connections in a row, and pauses for so long. Whoever is cut off at once connects again
 /// at once: without the pause a few hundred such clients burn a core, beside the break-glass lane, to be refused. In the
 /// backlog they wait. It delays whoever could have had a place by the pause at most; 1,600 a second are still cleared.
-const FULL_IN_A_ROW: u32 = 16;
-const FULL_PAUSE: Duration = Duration::from_millis(10);
+const TURNED_AWAY_IN_A_ROW: u32 = 16;
+const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Silence on a socket before the kernel probes the peer, and between probes. HTTP/2 has PINGs; a watch over
 /// HTTP/1.1 whose client vanished would otherwise be held until the next event.
@@ -137,6 +139,8 @@ pub(super) struct Acceptor {
     pub(super) shards: Arc<[Arc<Shard>]>,
     /// Shared by all listeners of the server.
     pub(super) places: Arc<Places>,
+    /// Likewise, where sources are told apart.
+    pub(super) offenders: Option<Arc<Offenders>>,
     pub(super) drain: Drain,
     pub(super) tally: Arc<Tally>,
     pub(super) alive: mpsc::Sender<()>,
@@ -184,30 +188,35 @@ impl Acceptor {
             drain: self.drain.clone(),
             tally: Arc::clone(&self.tally),
             heads: Budget::of_listener(),
+            offenders: self.offenders.clone(),
         });
         let mut ending = self.drain.begun();
-        let mut full_in_a_row = 0;
+        let mut turned_away = 0;
         loop {
             tokio::select! {
                 () = &mut ending => return,
                 accepted = socket.accept() => match accepted {
                     Ok((stream, peer)) => match self.place_for(peer, &serving) {
                         Ok(place) => {
-                            full_in_a_row = 0;
+                            turned_away = 0;
                             self.hand_over(stream, peer, place, &serving);
                         }
                         Err(NoPlace::Source) => count(&self.tally.refused_source),
                         Err(NoPlace::Full) => {
                             count(&self.tally.refused_full);
-                            full_in_a_row += 1;
+                            turned_away += 1;
+                        }
+                        Err(NoPlace::Offender) => {
+                            count(&self.tally.refused_offender);
+                            turned_away += 1;
                         }
                     },
                     Err(error) => self.accept_failed(name, &error).await,
                 }
             }
-            if full_in_a_row >= FULL_IN_A_ROW {
-                full_in_a_row = 0;
-                tokio::time::sleep(FULL_PAUSE).await;
+            if turned_away >= TURNED_AWAY_IN_A_ROW {
+                turned_away = 0;
+                tokio::time::sleep(TURNED_AWAY_PAUSE).await;
             }
         }
     }
@@ -215,6 +224,11 @@ impl Acceptor {
     fn place_for(&self, peer: SocketAddr, serving: &Serving) -> Result<Place, NoPlace> {
         if serving.settings.door.as_ref().is_some_and(|door| !door.0(peer.ip())) {
             return Err(NoPlace::Source);
+        }
+        if let Some(offenders) = &self.offenders
+            && !offenders.may_connect(peer.ip(), || self.places.held(peer.ip()), clock::now())
+        {
+            return Err(NoPlace::Offender);
         }
         self.places.take(peer.ip())
     }

@@ -20,6 +20,7 @@ use super::activity::Activity;
 use super::drain::Drain;
 use super::drive;
 use super::heads::Budget;
+use super::offenders::Offenders;
 use super::places::Place;
 use super::service::Requests;
 use super::settings::{HANDSHAKE_PLACE_HELD, Settings};
@@ -77,6 +78,8 @@ pub(super) struct Serving {
     pub(super) drain: Drain,
     pub(super) tally: Arc<Tally>,
     pub(super) heads: Arc<Budget>,
+    /// Where sources are told apart; shared by all listeners of the server.
+    pub(super) offenders: Option<Arc<Offenders>>,
 }
 
 /// An open connection, counted until this is dropped. The last to hold it may be a tunnel.

@@ -19,6 +19,7 @@ use super::service::Requests;
 use super::settings::Settings;
 use super::stream::Io;
 use super::tally::count;
+use crate::clock;
 use crate::io::Boxed;
 
 /// hyper's smallest buffer for an HTTP/1.1 head.
@@ -120,6 +121,9 @@ async fn drive(serves: impl Serves, connection: &Connection, serving: &Serving) 
             let found = connection.abuse.get().copied();
             if let Some(abuse) = found.or_else(|| result.as_ref().err().and_then(Abuse::of)) {
                 count(&serving.tally.abuses[abuse.index()]);
+                if let Some(offenders) = &serving.offenders {
+                    offenders.offended(connection.peer.ip(), clock::now());
+                }
                 tracing::debug!(connection = connection.id, peer = %connection.peer, abuse = abuse.as_str(), "cut off");
             } else if let Err(error) = result {
                 tracing::debug!(connection = connection.id, %error, "connection failed");

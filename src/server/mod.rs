@@ -18,6 +18,7 @@ mod framing;
 mod handler;
 mod heads;
 mod hpack;
+mod offenders;
 mod places;
 mod rest;
 mod service;
@@ -46,6 +47,7 @@ pub use self::shard::{Mode, ShardContext, Threads};
 pub use self::tally::{Tally, TallySnapshot};
 pub use self::tls::{MinVersion, Resumption, Tls, TlsError, TlsSettings};
 
+use self::offenders::Offenders;
 use self::places::Places;
 use self::shard::{Shards, Worker};
 
@@ -96,6 +98,7 @@ impl Server {
         // The caps are about the process, so listeners share them; they are configured alike.
         let limits = listeners.first().map_or_else(|| Settings::default().limits, |one| one.limits().clone());
         let places = Places::new(&limits);
+        let offenders = limits.slow_offenders.then(Arc::<Offenders>::default);
         let (mut accepting, mut tallies) = (Vec::new(), Vec::new());
         for listener in listeners {
             let tally = Arc::new(Tally::default());
@@ -103,6 +106,7 @@ impl Server {
             let acceptor = accept::Acceptor {
                 shards: shards.list(),
                 places: Arc::clone(&places),
+                offenders: offenders.clone(),
                 drain: drain.clone(),
                 tally,
                 alive: alive.clone(),

@@ -30,6 +30,7 @@ pub(super) struct Places {
 pub(super) enum NoPlace {
     Full,
     Source,
+    Offender,
 }
 
 /// The right to one open connection.
@@ -49,6 +50,11 @@ impl Places {
             max_per_user: limits.connections_per_user,
             users: DashMap::new(),
         })
+    }
+
+    /// How many connections a source holds.
+    pub(super) fn held(&self, peer: IpAddr) -> usize {
+        self.sources.get(&source(peer)).map_or(0, |held| *held)
     }
 
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, NoPlace> {
@@ -107,7 +113,8 @@ fn give_back<K: Eq + Hash>(held: Entry<'_, K, usize>) {
     }
 }
 
-fn source(peer: IpAddr) -> IpAddr {
+/// What counts as one source.
+pub(super) fn source(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (!0 << 64))),
         v4 @ IpAddr::V4(_) => v4,

@@ -46,6 +46,9 @@ pub struct Limits {
     /// Open connections of one verified certificate's user, wherever they come from: half, so that nobody takes them all.
     /// Some distributions give every node the same certificate, so it cannot be few.
     pub connections_per_user: usize,
+    /// Whether a source whose connections were ended for abuse gets new ones slowly for a while. Not where one source may
+    /// hold all connections: there, sources are not told apart.
+    pub slow_offenders: bool,
     /// Bytes of a request's head. Go clients with OIDC tokens need more than hyper's 16 KiB; the apiserver
     /// takes 1 MiB. HTTP/1.1 cannot go below 8 KiB.
     pub header_bytes: u32,
@@ -101,6 +104,7 @@ impl Default for Settings {
                 connections: 10_000,
                 connections_per_source: 1_000,
                 connections_per_user: 5_000,
+                slow_offenders: true,
                 header_bytes: 64 * 1024,
                 header_fields: 100,
                 streams: 250,

@@ -14,6 +14,7 @@ pub struct Tally {
     pub(super) refused_full: AtomicU64,
     pub(super) refused_source: AtomicU64,
     pub(super) refused_user: AtomicU64,
+    pub(super) refused_offender: AtomicU64,
     pub(super) accept_failed: AtomicU64,
     pub(super) late_first_byte: AtomicU64,
     pub(super) late_handshake: AtomicU64,
@@ -40,6 +41,8 @@ pub struct TallySnapshot {
     pub refused_source: u64,
     /// Closed after the handshake because the certificate's user held too many.
     pub refused_user: u64,
+    /// Closed before the handshake because connections of their source were ended for abuse lately.
+    pub refused_offender: u64,
     /// `accept` itself failed: most likely out of file descriptors.
     pub accept_failed: u64,
     /// Closed for not sending a first byte in time.
@@ -75,6 +78,7 @@ impl Tally {
             refused_full: read(&self.refused_full),
             refused_source: read(&self.refused_source),
             refused_user: read(&self.refused_user),
+            refused_offender: read(&self.refused_offender),
             accept_failed: read(&self.accept_failed),
             late_first_byte: read(&self.late_first_byte),
             late_handshake: read(&self.late_handshake),
@@ -99,11 +103,12 @@ impl TallySnapshot {
 
     /// Connections that the server refused or ended, by why: a closed set of words for metrics.
     #[must_use]
-    pub const fn ended(&self) -> [(&'static str, u64); 10] {
+    pub const fn ended(&self) -> [(&'static str, u64); 11] {
         [
             ("full", self.refused_full),
             ("source", self.refused_source),
             ("user", self.refused_user),
+            ("offender", self.refused_offender),
             ("accept", self.accept_failed),
             ("first_byte", self.late_first_byte),
             ("handshake", self.late_handshake),

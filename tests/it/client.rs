@@ -7,7 +7,13 @@
 #![allow(clippy::disallowed_methods, clippy::expect_used)]
 
 use std::{
-    convert::Infallible, fmt, fs, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+    convert::Infallible,
+    fmt, fs,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -27,7 +33,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use serde_json::Value;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::cluster::Credential;
@@ -62,6 +71,8 @@ pub(crate) struct Caller {
     address: SocketAddr,
     tls: ClientConfig,
     authorization: Option<HeaderValue>,
+    /// The address it comes from, where that matters.
+    source: Option<IpAddr>,
 }
 
 impl Caller {
@@ -89,7 +100,7 @@ impl Caller {
             }
             Credential::Certificate(_) | Credential::None => None,
         };
-        Self { address, tls, authorization }
+        Self { address, tls, authorization, source: None }
     }
 
     /// A TLS connection for whoever wants to write the bytes of a request by hand.
@@ -102,7 +113,7 @@ impl Caller {
         let mut tls = self.tls.clone();
         tls.alpn_protocols = vec![protocol.alpn()];
         within("a TLS connection", async {
-            let tcp = TcpStream::connect(self.address).await?;
+            let tcp = self.tcp().await?;
             tcp.set_nodelay(true)?;
             let stream =
                 TlsConnector::from(Arc::new(tls)).connect(ServerName::from(self.address.ip()), tcp).await?;
@@ -111,6 +122,22 @@ impl Caller {
             Ok(stream)
         })
         .await
+    }
+
+    async fn tcp(&self) -> std::io::Result<TcpStream> {
+        let Some(source) = self.source else { return TcpStream::connect(self.address).await };
+        let socket = TcpSocket::new_v4()?;
+        // Ports of an address of one's own run out otherwise: closed connections keep them for a minute.
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(source, 0))?;
+        socket.connect(self.address).await
+    }
+
+    /// The same, who comes from `source`.
+    #[allow(dead_code, reason = "not every program that shares this has sources")]
+    pub(crate) fn from(mut self, source: [u8; 4]) -> Self {
+        self.source = Some(source.into());
+        self
     }
 
     /// Connects.

@@ -37,6 +37,7 @@ mod meaning;
 mod netns;
 mod newcomers;
 mod notify;
+mod offenders;
 mod oracle;
 mod payloads;
 mod probes;

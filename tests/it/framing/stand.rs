@@ -24,6 +24,9 @@ use crate::{
 /// From the start to a first answer, on a busy machine.
 const READY: Duration = Duration::from_secs(60);
 
+/// What spillway has without a configuration.
+const CONNECTIONS: usize = 10_000;
+
 /// What a test sends shall not fail because it sends much of it.
 const OPEN: &str = "
 apiVersion: config.spillway.dev/v1alpha1
@@ -96,6 +99,13 @@ impl Stand {
             if stand.metric("spillway_upstream_up") == 1.0 { Ok(()) } else { Err(stand.log()) }
         });
         stand
+    }
+
+    /// With the limits that spillway has by itself.
+    pub(crate) fn with_own_limits(http2: bool) -> Self {
+        Self::start_with(http2, |config| {
+            config.as_object_mut().expect("a configuration").remove("limits");
+        })
     }
 
     /// Runs another program until the stand goes.
@@ -201,6 +211,8 @@ fn config(paths: &Paths, upstream: SocketAddr) -> Value {
                 "keyFile": paths.front_proxy_client.key,
             }},
         },
+        // A test offends again and again from one address. `offenders` is about who is slowed down for it.
+        "limits": {"connections": CONNECTIONS, "connectionsPerSource": CONNECTIONS},
         "metrics": {"address": "127.0.0.1:0"},
         "logging": {"format": "Text", "level": "Info", "access": "None"},
     })

@@ -160,13 +160,19 @@ impl Raw {
 
     /// The same with settings of its own: identifier and value.
     pub(crate) async fn connect_with(caller: &Caller, settings: &[(u16, u32)]) -> Self {
-        let mut raw = Self { io: caller.socket(Protocol::Http2).await, unread: Vec::new() };
+        let raw = Self::try_connect_with(caller, settings).await;
+        raw.unwrap_or_else(|error| panic!("expected a connection: {error}"))
+    }
+
+    /// The same, where being turned away is an answer.
+    pub(crate) async fn try_connect_with(caller: &Caller, settings: &[(u16, u32)]) -> std::io::Result<Self> {
+        let mut raw = Self { io: caller.try_socket(Protocol::Http2).await?, unread: Vec::new() };
         let payload: Vec<u8> = settings
             .iter()
             .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
             .collect();
         raw.send(&[PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat()).await;
-        raw
+        Ok(raw)
     }
 
     /// Sends bytes; a server that has gone is no error here.

@@ -1,10 +1,12 @@
 //! Who abuses spillway, and who is as many and sends as much in good faith?
 //!
-//! An abuser connects, sends what it has in one go, waits until it is cut off (or answered), and comes back at once.
+//! An abuser connects, sends what it has in one go, waits until it is cut off (or answered), and comes back at once. All
+//! of them come from one address, the honest ones from another.
 //! They have a thread of their own with the lowest priority: in the world they are on other machines, and the processor
 //! time that they take for themselves must not be counted against spillway.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -44,6 +46,12 @@ pub(crate) enum Deed {
     Read(Vec<u8>, usize),
     /// So many small requests as anybody sends them; the answers are read.
     Honest(usize),
+}
+
+impl Deed {
+    const fn is_honest(&self) -> bool {
+        matches!(self, Self::Read(..) | Self::Honest(_))
+    }
 }
 
 /// A kind of abuse, and how many honest requests send as many bytes.
@@ -145,6 +153,10 @@ pub(crate) struct Crowd {
     caller: Caller,
 }
 
+/// Where they come from: spillway remembers who offended.
+const HONEST_SOURCE: [u8; 4] = [127, 0, 0, 3];
+const ABUSERS_SOURCE: [u8; 4] = [127, 0, 0, 2];
+
 struct Order {
     deed: Deed,
     caller: Caller,
@@ -183,11 +195,12 @@ impl Crowd {
 
     /// Begins.
     pub(crate) fn begin(&self, deed: &Deed) -> Running {
+        let source = if deed.is_honest() { HONEST_SOURCE } else { ABUSERS_SOURCE };
         let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (told, ended) = std::sync::mpsc::channel();
         let order = Order {
             deed: deed.clone(),
-            caller: self.caller.clone(),
+            caller: self.caller.clone().from(source),
             over: Arc::clone(&over),
             done: Arc::clone(&done),
             ended: told,
@@ -198,7 +211,7 @@ impl Crowd {
 }
 
 impl Running {
-    /// Connections that were played to their end so far.
+    /// Connections that were let in and played to their end so far.
     pub(crate) fn done(&self) -> usize {
         self.done.load(Ordering::Relaxed)
     }
@@ -212,20 +225,22 @@ impl Running {
 
 async fn repeat(order: Arc<Order>) {
     while !order.over.load(Ordering::Relaxed) {
-        once(&order.deed, &order.caller).await;
-        order.done.fetch_add(1, Ordering::Relaxed);
+        if once(&order.deed, &order.caller).await.is_ok() {
+            order.done.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
-async fn once(deed: &Deed, caller: &Caller) {
+/// An error when the connection is turned away.
+async fn once(deed: &Deed, caller: &Caller) -> io::Result<()> {
     match deed {
         Deed::CutOff(bytes) => {
-            let mut raw = Raw::connect(caller).await;
+            let mut raw = Raw::try_connect_with(caller, &[]).await?;
             raw.try_send(bytes, PATIENCE).await;
             raw.rest().await;
         }
         Deed::Answered(bytes) => {
-            let mut raw = Raw::connect(caller).await;
+            let mut raw = Raw::try_connect_with(caller, &[]).await?;
             let ping = frame(wire::PING, 0, 0, b"are they");
             raw.try_send(&[&bytes[..], &ping[..]].concat(), PATIENCE).await;
             while let Some(received) = raw.next_within(PATIENCE).await {
@@ -236,23 +251,24 @@ async fn once(deed: &Deed, caller: &Caller) {
         }
         Deed::Held(bytes, time) => {
             // SETTINGS_INITIAL_WINDOW_SIZE: 0.
-            let mut raw = Raw::connect_with(caller, &[(4, 0)]).await;
+            let mut raw = Raw::try_connect_with(caller, &[(4, 0)]).await?;
             raw.try_send(bytes, PATIENCE).await;
             tokio::time::sleep(*time).await;
         }
         Deed::Read(bytes, streams) => {
             // Windows that need no update before the end: SETTINGS_INITIAL_WINDOW_SIZE and that of the connection.
-            let mut raw = Raw::connect_with(caller, &[(4, 1 << 20)]).await;
+            let mut raw = Raw::try_connect_with(caller, &[(4, 1 << 20)]).await?;
             let window = frame(wire::WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
             raw.try_send(&[&window[..], &bytes[..]].concat(), PATIENCE).await;
             answers(&mut raw, *streams).await;
         }
-        Deed::Honest(requests) => honest(*requests, caller).await,
+        Deed::Honest(requests) => honest(*requests, caller).await?,
     }
+    Ok(())
 }
 
-async fn honest(requests: usize, caller: &Caller) {
-    let mut raw = Raw::connect(caller).await;
+async fn honest(requests: usize, caller: &Caller) -> io::Result<()> {
+    let mut raw = Raw::try_connect_with(caller, &[]).await?;
     let last = u32::try_from(requests).expect("a few") * 2 - 1;
     let bytes: Vec<u8> = (1..=last)
         .step_by(2)
@@ -269,6 +285,7 @@ async fn honest(requests: usize, caller: &Caller) {
         .collect();
     raw.try_send(&bytes, PATIENCE).await;
     answers(&mut raw, requests).await;
+    Ok(())
 }
 
 /// Reads until so many streams have ended.

@@ -26,7 +26,7 @@ const ROUNDS: u32 = 5;
 /// From the start until so many honest clients a second get through, with so many requests each.
 const READY: Duration = Duration::from_secs(60);
 const READY_RATE: f64 = 10.0;
-const HONEST: usize = 50;
+const HONEST: usize = 100;
 
 pub(crate) fn wish(name: &str, otherwise: u32) -> u32 {
     env::var(name).ok().map_or(otherwise, |value| value.parse().expect("a number"))
@@ -130,7 +130,7 @@ fn line(name: &str, [alone, honest, abused]: &[Row; 3]) -> String {
 
 #[test]
 fn a12_no_abuse_costs_others_more_than_honest_clients_do() {
-    let stand = Stand::start(true);
+    let stand = Stand::with_own_limits(true);
     stand.upstream.reply("/held", Reply::Never);
     stand.upstream.reply("/large", Reply::Bytes(256 << 10));
     let scene = Scene {
