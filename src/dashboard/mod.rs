@@ -3,9 +3,9 @@
 //! Once a second the proxy is looked at, once for everybody who watches, and what changed is pushed (`live`). All HTML is
 //! made here: a browser without JavaScript gets the same tables, a browser with it replaces what changed in them. It has
 //! a thread and a listener of its own, and asks neither kube-apiserver nor a shard. What may be done is what the levers of
-//! [`crate::admin`] can do, and access ([`access`]) is judged before anything of it runs.
+//! [`crate::admin`] can do, and access (`access`) is judged before anything of it runs.
 //!
-//! Panels are functions from a [`look::Look`] to HTML, listed in [`page`]: a new one is one line there.
+//! Panels are functions from a `Look` to HTML, listed in `page`: a new one is one line there.
 
 mod access;
 mod chart;

@@ -43,8 +43,8 @@ impl Durations {
     /// ```
     /// use spillway::telemetry::Durations;
     ///
-    /// let durations = Durations { buckets: vec![(0.1, 90), (0.2, 100)], count: 100 };
-    /// assert_eq!(durations.quantile(0.95), Some(0.15));
+    /// let durations = Durations { buckets: vec![(0.25, 90), (0.5, 100)], count: 100 };
+    /// assert_eq!(durations.quantile(0.95), Some(0.375));
     /// assert_eq!(Durations::default().quantile(0.5), None);
     /// ```
     #[must_use]
