@@ -258,5 +258,7 @@ fn configuration(apiserver: &Apiserver, paths: &Paths, write: impl Fn(&str, &[u8
         },
         "metrics": {"address": "127.0.0.1:0"},
         "logging": {"format": "Text", "level": "Info", "access": "Shed"},
+        // Whoever offends on purpose and whoever is asked about it come from one address.
+        "limits": {"connectionsPerSource": 10_000},
     })
 }

@@ -138,6 +138,8 @@ impl Spillway {
     pub(crate) fn start(cluster: &Cluster, policy: Option<&str>, change: impl FnOnce(&mut Value)) -> Self {
         let front = cluster.start_front(Path::new(BINARY), policy, |config| {
             config["logging"] = json!({"format": "Text", "level": "Info", "access": "Shed"});
+            // All tests come from one address, and some offend on purpose: nobody is slowed down for it.
+            config["limits"] = json!({"connectionsPerSource": 10_000});
             if let Ok(mode) = env::var("SPILLWAY_TEST_RUNTIME") {
                 config["runtime"] = json!({"mode": mode});
             }
