@@ -43,9 +43,8 @@ bench: release ## decision, classification and end to end beside HAProxy, nghttp
 
 .PHONY: neighbours
 neighbours: ## what others notice of abuse, and of TokenReviews that hang, as tables; ONLY="ping" ROUNDS=4 MS=1000 (about 5 minutes)
-	@$(CARGO) test --release --locked --test neighbours --no-run
 	@NEIGHBOURS_ONLY="$(ONLY)" NEIGHBOURS_ROUNDS=$(or $(ROUNDS),4) NEIGHBOURS_MS=$(or $(MS),1000) \
-	  benches/awake.sh $(CARGO) test --release --locked --test neighbours -- --test-threads=1 --nocapture
+	  $(CARGO) test --release --locked --test neighbours -- --test-threads=1 --nocapture
 
 .PHONY: release
 release: ## the optimised binary
