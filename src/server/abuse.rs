@@ -35,13 +35,15 @@ pub enum Abuse {
     Continuations,
     /// Too many streams that broke the protocol.
     StreamErrors,
+    /// Gone with many answers that it had asked for and did not read.
+    Unread,
     /// Anything else against HTTP/2.
     Protocol,
 }
 
 impl Abuse {
     /// How many reasons there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 
     /// All of them.
     pub const ALL: [Self; Self::COUNT] = [
@@ -57,6 +59,7 @@ impl Abuse {
         Self::HeaderBytes,
         Self::Continuations,
         Self::StreamErrors,
+        Self::Unread,
         Self::Protocol,
     ];
 
@@ -82,6 +85,7 @@ impl Abuse {
             Self::HeaderBytes => "header_bytes",
             Self::Continuations => "continuations",
             Self::StreamErrors => "stream_errors",
+            Self::Unread => "unread",
             Self::Protocol => "protocol",
         }
     }

@@ -35,11 +35,13 @@ const BACKLOG: i32 = 4096;
 /// and until then the kernel's backlog waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A full listener, or one that offenders run against, closes so many connections in a row, and pauses for so long. Whoever is cut off at once connects again
-/// at once: without the pause a few hundred such clients burn a core, beside the break-glass lane, to be refused. In the
-/// backlog they wait. It delays whoever could have had a place by the pause at most; 1,600 a second are still cleared.
-const TURNED_AWAY_IN_A_ROW: u32 = 16;
-const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
+/// A full listener, or one that offenders run against, closes so many connections in a row, and pauses for so long. Whoever
+/// is cut off at once connects again at once: without the pause a few hundred such clients burn a core, beside the
+/// break-glass lane, to be refused. In the backlog they wait. It delays whoever could have had a place by the pause at most;
+/// 1,300 a second are still cleared. More in a row would be felt by the requests of others: each costs the kernel some
+/// 15 µs, on a processor that may be a shard's.
+const TURNED_AWAY_IN_A_ROW: u32 = 4;
+const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(3);
 
 /// Silence on a socket before the kernel probes the peer, and between probes. HTTP/2 has PINGs; a watch over
 /// HTTP/1.1 whose client vanished would otherwise be held until the next event.

@@ -26,7 +26,13 @@ pub(super) struct Activity {
     /// HTTP/2: a header block has begun and not ended.
     block_since: AtomicU64,
     switched: AtomicBool,
+    /// Answers over HTTP/2 whose next bytes wait for the client, not for us.
+    unread: AtomicUsize,
 }
+
+/// Answers that a client may leave unread when it goes. Someone whose process is killed while it reads leaves a few, and
+/// then comes back over a connection or two, which is not too many for an offender either ([`super::offenders`]).
+const UNREAD_MAX: usize = 8;
 
 /// Which silence a deadline ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +54,7 @@ impl Activity {
             head_since: AtomicU64::new(NO_HEAD),
             block_since: AtomicU64::new(NO_HEAD),
             switched: AtomicBool::new(false),
+            unread: AtomicUsize::new(0),
         }
     }
 
@@ -58,6 +65,21 @@ impl Activity {
 
     pub(super) fn has_switched(&self) -> bool {
         self.switched.load(Ordering::Relaxed)
+    }
+
+    /// An answer has bytes that its client does not take yet.
+    pub(super) fn answer_waits(&self) {
+        self.unread.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It took them, or nobody will.
+    pub(super) fn answer_goes_on(&self) {
+        self.unread.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the client leaves more answers unread than anybody does who means to read them.
+    pub(super) fn leaves_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed) >= UNREAD_MAX
     }
 
     /// Whether a header block is unfinished, which it must not be for long: h2 waits for its end for ever, whatever

@@ -119,7 +119,10 @@ async fn drive(serves: impl Serves, connection: &Connection, serving: &Serving) 
     match run(serves, connection, serving).await {
         End::Served(result) => {
             let found = connection.abuse.get().copied();
-            if let Some(abuse) = found.or_else(|| result.as_ref().err().and_then(Abuse::of)) {
+            let found = found.or_else(|| result.as_ref().err().and_then(Abuse::of));
+            // Looked at before its answers notice that there is nobody to read them.
+            let unread = || connection.activity.leaves_unread().then_some(Abuse::Unread);
+            if let Some(abuse) = found.or_else(unread) {
                 count(&serving.tally.abuses[abuse.index()]);
                 if let Some(offenders) = &serving.offenders {
                     offenders.offended(connection.peer.ip(), clock::now());

@@ -18,7 +18,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 
-use super::connection::Connection;
+use super::connection::{Connection, Protocol};
 use super::handler::{BodyError, Handler, ServerBody, failure};
 use super::heads::{self, Budget, Exhausted, Held};
 use super::rest;
@@ -135,7 +135,7 @@ impl Future for Answer {
         {
             connection.activity.switch();
         }
-        Poll::Ready(Ok(response.map(|body| Counted { body, _running: running })))
+        Poll::Ready(Ok(response.map(|body| Counted::new(body, running))))
     }
 }
 
@@ -158,7 +158,36 @@ impl Drop for Running {
 /// An answer's body that keeps its request counted as running.
 pub(super) struct Counted {
     body: ServerBody,
-    _running: Option<Running>,
+    /// There are bytes for the client, as far as we know, and it has not taken them: over HTTP/2 a body is asked for its
+    /// next bytes when there is room for them.
+    waits: bool,
+    running: Option<Running>,
+}
+
+impl Counted {
+    fn new(body: ServerBody, running: Option<Running>) -> Self {
+        let mut counted = Self { body, waits: false, running };
+        counted.set_waiting(!counted.body.is_end_stream());
+        counted
+    }
+
+    fn set_waiting(&mut self, waits: bool) {
+        let Some(Running(connection)) = &self.running else { return };
+        if waits != self.waits && connection.protocol == Protocol::Http2 {
+            self.waits = waits;
+            if waits {
+                connection.activity.answer_waits();
+            } else {
+                connection.activity.answer_goes_on();
+            }
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.set_waiting(false);
+    }
 }
 
 impl Body for Counted {
@@ -169,7 +198,9 @@ impl Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.set_waiting(matches!(frame, Poll::Ready(Some(Ok(_)))));
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -162,6 +162,8 @@ async fn accept(listener: std::net::TcpListener, acceptor: TlsAcceptor, state: A
     let listener = TcpListener::from_std(listener).expect("a listener");
     loop {
         let (socket, _) = listener.accept().await.expect("accepting works");
+        // As kube-apiserver does. Without it an answer may wait for the next request, whose packet acknowledges the last one.
+        socket.set_nodelay(true).expect("a TCP option");
         let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(socket).await else { return };
