@@ -31,6 +31,7 @@ command -v go >/dev/null || missing+=("go >= 1.24 (https://go.dev/dl)")
 need cc gcc
 need cmake cmake
 need taskset util-linux
+need script bsdutils
 need tar tar
 need ip iproute2
 need nsenter util-linux

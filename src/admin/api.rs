@@ -64,7 +64,10 @@ async fn status(State(operations): Shared) -> Response {
 }
 
 async fn clients(State(operations): Shared, RawQuery(query): RawQuery) -> Response {
-    json(StatusCode::OK, &operations.clients(value(query.as_deref(), "by=").unwrap_or("asked")))
+    let by = value(query.as_deref(), "by=").unwrap_or("asked");
+    let like = value(query.as_deref(), "like=").unwrap_or_default();
+    let like = percent_encoding::percent_decode_str(like).decode_utf8_lossy();
+    json(StatusCode::OK, &operations.clients(by, &like))
 }
 
 async fn events(State(operations): Shared, RawQuery(query): RawQuery) -> Response {

@@ -20,8 +20,8 @@ use crate::telemetry::LocalPeer;
 pub trait Operations: Send + Sync {
     /// How things are.
     fn status(&self) -> Status;
-    /// Who was here lately, by `asked`, `served` or `refused`.
-    fn clients(&self, by: &str) -> Clients;
+    /// Who was here lately and has `like` in its name, whatever its case; by `cost`, `asked`, `served` or `refused`.
+    fn clients(&self, by: &str, like: &str) -> Clients;
     /// What happened after an event of this number.
     fn events(&self, after: u64) -> Events;
     /// Why a request was refused.

@@ -80,6 +80,8 @@ pub struct ClientView {
     pub served_per_second: f64,
     /// Requests a second that spillway answered itself.
     pub shed_per_second: f64,
+    /// Percent of the work of the last ten seconds that it made; 0 for who makes too little to be counted.
+    pub cost_percent: f64,
     /// Seconds since it was last here.
     pub idle_seconds: u64,
     /// Addresses that it connects from.
@@ -260,7 +262,7 @@ pub struct Status {
     pub newcomers_warned: Vec<newcomers::NewcomerView>,
 }
 
-/// `GET /v1/clients?by=asked`, `served` or `refused`.
+/// `GET /v1/clients?by=cost`, `asked`, `served` or `refused`, with `like=` only those who have it in their name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Clients {
@@ -356,6 +358,8 @@ pub mod code {
     pub const NO_REQUEST: &str = "SPW0781";
     /// A confirmation is needed, and nobody can be asked.
     pub const CONFIRM: &str = "SPW0557";
+    /// The terminal cannot be used as a screen.
+    pub const SCREEN: &str = "SPW0580";
     /// Nobody can be approved for that lane.
     pub const NEWCOMER_LANE: &str = "SPW0860";
     /// The file of who is known is not believed.

@@ -63,10 +63,14 @@ fn print(events: &Events, output: Output, out: &mut dyn Write) -> io::Result<()>
 }
 
 fn line(event: &EventView) -> String {
-    let at = i64::try_from(event.at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    wrapped(&format!("{} {} {}", clock_of(event.at), event.kind, event.text), "         ")
+}
+
+/// `14:05:02`, UTC, of seconds since 1970.
+pub(super) fn clock_of(at: u64) -> String {
+    let at = i64::try_from(at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
     let format = format_description!("[hour]:[minute]:[second]");
-    let at = at.and_then(|at| at.format(format).ok()).unwrap_or_else(|| "--:--:--".to_owned());
-    wrapped(&format!("{at} {} {}", event.kind, event.text), "         ")
+    at.and_then(|at| at.format(format).ok()).unwrap_or_else(|| "--:--:--".to_owned())
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod replayed;
 pub mod rollout;
 pub mod run;
 mod sarif;
+mod screen;
 pub mod shell;
 mod shown;
 pub mod simulate;
@@ -110,7 +111,7 @@ enum Command {
     Status(status::Args),
     /// Bring the policy into force step by step
     Rollout(rollout::Args),
-    /// Show who asks most, and who is refused most
+    /// The live screen: who hurts most, who is refused most, and what can be done
     Top(top::Args),
     /// Open the same in a browser: who hurts, why, and what to do
     Dashboard(dashboard::Args),
@@ -214,7 +215,7 @@ fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ending
         Command::Replay(args) => replay::run(&args, out, err, colour),
         Command::Status(args) => status::run(&args, out, err, shown_colour()),
         Command::Rollout(args) => rollout::run(&args, out, err),
-        Command::Top(args) => top::run(&args, out, err),
+        Command::Top(args) => top::run(&args, out, err, shown_colour()),
         Command::Dashboard(args) => dashboard::run(&args, out, err),
         Command::Events(args) => events::run(&args, out, err),
         Command::Newcomers(args) => newcomers::run(&args, out, err),

@@ -57,11 +57,16 @@ pub(super) fn fit(text: &str, width: usize) -> String {
 
 /// Lines of at most [`COLUMNS`] less an indent of two, broken between words; all but the first begin with `indent`.
 pub(super) fn wrapped(text: &str, indent: &str) -> String {
+    wrapped_to(text, indent, COLUMNS - 2).join("\n")
+}
+
+/// The same for any width.
+pub(super) fn wrapped_to(text: &str, indent: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let text = plain(text);
     for word in text.split_whitespace() {
         let line = lines.last().map_or(0, |line| line.chars().count());
-        if line > indent.len() && line + 1 + word.chars().count() > COLUMNS - 2 {
+        if line > indent.len() && line + 1 + word.chars().count() > width {
             lines.push(format!("{indent}{word}"));
         } else if let Some(line) = lines.last_mut() {
             if !line.trim().is_empty() {
@@ -70,7 +75,7 @@ pub(super) fn wrapped(text: &str, indent: &str) -> String {
             line.push_str(word);
         }
     }
-    lines.join("\n")
+    lines
 }
 
 /// `1h30m`, `29m58s`, `12s`: what is left.

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Ending;
-use super::shown::plain;
+use super::shown::{plain, quoted};
 use crate::admin::wire::{Problem, code};
 use crate::config::Admin;
 
@@ -65,6 +65,14 @@ impl Failure {
 }
 
 impl Where {
+    /// What a command has to say to reach the same proxy: nothing where it is the usual place.
+    pub(super) fn said(&self) -> String {
+        if self.socket == Path::new(Admin::SOCKET) {
+            return String::new();
+        }
+        format!(" --socket {}", quoted(&self.socket.display().to_string()))
+    }
+
     /// Reads.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.ask(Method::GET, path, &())

@@ -93,8 +93,8 @@ fn render(status: &Status, out: &mut dyn Write, colour: Colour) -> io::Result<()
     Ok(())
 }
 
-/// How things are in one word.
-fn verdict(status: &Status) -> (&'static str, &'static str) {
+/// How things are in one word, and its colour.
+pub(super) fn verdict(status: &Status) -> (&'static str, &'static str) {
     match status.state.as_str() {
         "cold" => ("AWAY", "31"),
         "red" => ("BRAKING", "31"),
@@ -106,7 +106,7 @@ fn verdict(status: &Status) -> (&'static str, &'static str) {
 }
 
 /// What is not well, and what to do.
-fn findings(status: &Status) -> Vec<(String, String)> {
+pub(super) fn findings(status: &Status) -> Vec<(String, String)> {
     let mut found = Vec::new();
     if !status.ready {
         found.push(("starting or draining: not ready".to_owned(), "spillway status".to_owned()));

@@ -1,20 +1,16 @@
-//! `spillway top`: who asks most, and who is refused most?
+//! `spillway top`: who hurts most, who asks most, and who is refused most?
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::Ending;
 use super::isolate::ended;
+use super::screen;
 use super::shown::{COLUMNS, Output, fit, for_programs, target_of};
 use super::socket::{Failure, Where};
 use crate::admin::wire::{ClientView, Clients};
-
-/// How often the screen is drawn anew.
-const EVERY: Duration = Duration::from_secs(2);
-/// Moves to the upper left corner and clears what is below.
-const REDRAW: &str = "\u{1b}[H\u{1b}[J";
+use crate::config::Colour;
 
 /// Shows the busiest clients.
 #[derive(Debug, ClapArgs)]
@@ -24,10 +20,13 @@ Examples:
   spillway top --once --by refused
   spillway top --once -o json
 
-Of the 2,048 clients that were here lately, over the last seconds. Only verified clients have a name; all others are one.
-At a terminal it is drawn anew every two seconds until Ctrl-C.")]
+At a terminal it is a screen: verdict, lanes, clients and events, once a second, with keys to sort, to filter, to look at one
+client and to isolate it; ? names them. Elsewhere, or with --once, it is a table of the clients alone.
+COST% is the share of kube-apiserver's work of the last ten seconds. Of the 2,048 clients that were here lately. Only verified
+clients have a name; all others are one.
+Exit codes: 0 shown, 4 nobody answers, 5 not allowed, 6 no answer in time.")]
 pub struct Args {
-    /// Once, and not again and again
+    /// A table, once
     #[arg(long)]
     once: bool,
     /// Who comes first
@@ -42,9 +41,11 @@ pub struct Args {
 
 /// Who comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum By {
-    /// Who asks most, served or refused.
+pub(super) enum By {
+    /// Who makes most of the work.
     #[default]
+    Cost,
+    /// Who asks most, served or refused.
     Asked,
     /// Who is served most.
     Served,
@@ -53,34 +54,45 @@ enum By {
 }
 
 impl By {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
+            Self::Cost => "cost",
             Self::Asked => "asked",
             Self::Served => "served",
             Self::Refused => "refused",
         }
     }
+
+    pub(super) const fn next(self) -> Self {
+        match self {
+            Self::Cost => Self::Asked,
+            Self::Asked => Self::Served,
+            Self::Served => Self::Refused,
+            Self::Refused => Self::Cost,
+        }
+    }
 }
 
-/// Asks and prints, once or again and again.
-pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
-    let again = !args.once && args.output == Output::Table && io::stdout().is_terminal();
-    loop {
-        let clients: Result<Clients, Failure> = args.at.get(&format!("/v1/clients?by={}", args.by.as_str()));
-        let clients = match clients {
-            Ok(clients) => clients,
-            Err(failure) => return failure.tell(err),
-        };
-        let printed = if again { write!(out, "{REDRAW}") } else { Ok(()) };
-        let printed = printed
-            .and_then(|()| for_programs(args.output, &clients, out))
-            .and_then(|done| if done { Ok(()) } else { table(&clients, columns(), out) })
-            .and_then(|()| out.flush());
-        if printed.is_err() || !again {
-            return ended(printed);
-        }
-        std::thread::sleep(EVERY);
-    }
+/// The screen at a terminal, else a table.
+pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Ending {
+    let can_draw = io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    let shown = if !args.once && args.output == Output::Table && can_draw {
+        screen::run(&args.at, args.by, colour)
+    } else {
+        once(args, out)
+    };
+    shown.unwrap_or_else(|failure| failure.tell(err))
+}
+
+fn once(args: &Args, out: &mut dyn Write) -> Result<Ending, Failure> {
+    let clients: Clients = args.at.get(&format!("/v1/clients?by={}", args.by.as_str()))?;
+    let printed = for_programs(args.output, &clients, out);
+    Ok(ended(printed.and_then(|done| if done { Ok(()) } else { table(&clients, columns(), out) })))
+}
+
+/// The command that contains a user; `said` is what it needs to reach the same proxy.
+pub(super) fn isolate_command(user: &str, to: &str, ttl: &str, reason: &str, said: &str) -> String {
+    format!("spillway isolate {} --to {to} --for {ttl} --reason {reason}{said}", target_of(user))
 }
 
 /// How wide the terminal is; as wide as everything is made for where nobody can say.
@@ -94,10 +106,9 @@ fn narrow(clients: &Clients, columns: usize, out: &mut dyn Write) -> io::Result<
     for client in &clients.clients {
         let lane = client.lanes.last().map_or("", String::as_str);
         writeln!(out, "{}", fit(&client.user, columns))?;
-        let text = format!(
-            "  {:.1}/s served, {:.1}/s refused, {lane}",
-            client.served_per_second, client.shed_per_second
-        );
+        let ClientView { cost_percent, served_per_second, shed_per_second, .. } = client;
+        let text =
+            format!("  {cost_percent:.1}%, {served_per_second:.1}/s ok, {shed_per_second:.1}/s no, {lane}");
         writeln!(out, "{}", fit(&text, columns))?;
     }
     writeln!(out, "{}", fit(&format!("{} of {} clients", clients.clients.len(), clients.known), columns))
@@ -107,21 +118,27 @@ fn table(clients: &Clients, columns: usize, out: &mut dyn Write) -> io::Result<(
     if columns < COLUMNS {
         return narrow(clients, columns, out);
     }
-    writeln!(out, "{:<44} {:>8} {:>9}  {:<9}  IDLE", "CLIENT", "SERVED/s", "REFUSED/s", "LANE")?;
+    writeln!(
+        out,
+        "{:<37} {:>6} {:>8} {:>9}  {:<9}  IDLE",
+        "CLIENT", "COST%", "SERVED/s", "REFUSED/s", "LANE"
+    )?;
     for client in &clients.clients {
-        let ClientView { user, lanes, served_per_second, shed_per_second, idle_seconds, .. } = client;
+        let ClientView {
+            user, lanes, cost_percent, served_per_second, shed_per_second, idle_seconds, ..
+        } = client;
         let lane = fit(lanes.last().map_or("", String::as_str), 9);
-        let user = fit(user, 44);
+        let user = fit(user, 37);
         writeln!(
             out,
-            "{user:<44} {served_per_second:>8.1} {shed_per_second:>9.1}  {lane:<9}  {:>4}",
+            "{user:<37} {cost_percent:>6.1} {served_per_second:>8.1} {shed_per_second:>9.1}  {lane:<9}  {:>4}",
             idle(*idle_seconds)
         )?;
     }
     writeln!(out, "{} of {} clients that were here lately", clients.clients.len(), clients.known)?;
     let worst = clients.clients.iter().find(|client| client.shed_per_second > 0.0);
     worst.map_or(Ok(()), |client| {
-        writeln!(out, "  → spillway isolate {} --to penalty --for 30m --reason …", target_of(&client.user))
+        writeln!(out, "  → {}", isolate_command(&client.user, "penalty", "30m", "…", ""))
     })
 }
 
@@ -139,6 +156,7 @@ mod tests {
             user: user.into(),
             lanes: vec!["node-health".into(), "telemetry".into()],
             served_per_second: 12.0,
+            cost_percent: 61.4,
             shed_per_second: shed,
             idle_seconds: 130,
             addresses: 4,

@@ -47,8 +47,8 @@ impl Look {
         if self.number == 1 || self.word() != before {
             self.since = self.at;
         }
-        let mut clients = operations.clients("asked");
-        let refused = operations.clients("refused").clients;
+        let mut clients = operations.clients("asked", "");
+        let refused = operations.clients("refused", "").clients;
         let more = refused.into_iter().filter(|view| view.shed_per_second > 0.0);
         for view in more {
             if clients.clients.iter().all(|other| other.user != view.user) {

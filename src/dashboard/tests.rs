@@ -57,7 +57,7 @@ impl Operations for Proxy {
         }
     }
 
-    fn clients(&self, by: &str) -> Clients {
+    fn clients(&self, by: &str, _like: &str) -> Clients {
         let client = |at: usize| ClientView {
             user: format!("{}{by}{at}", self.name()),
             lanes: vec![self.name()],

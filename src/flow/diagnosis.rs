@@ -137,6 +137,13 @@ impl Scheduler {
         }
     }
 
+    /// The clients that make the work of the last seconds and their shares of it, 0 to 1, at most 64 in no order. Who
+    /// makes less than a 64th may be missing, and a share may be too high by that.
+    #[must_use]
+    pub fn shares(&self) -> Vec<(u64, f64)> {
+        self.work.shares().collect()
+    }
+
     /// Follows what presses, once a tick.
     pub(super) fn follow_causes(&mut self) {
         let refused = self.lanes.iter().map(|lane| lane.shed[Reason::MemoryBudget.index()]).sum();

@@ -64,6 +64,13 @@ impl Work {
         if self.total > 0.0 { f64::from(self.etcd / self.total) } else { 0.0 }
     }
 
+    /// The counted clients and their shares of all work, in no order.
+    pub(super) fn shares(&self) -> impl Iterator<Item = (u64, f64)> {
+        let share = |count: f32| if self.total > 0.0 { f64::from(count / self.total).min(1.0) } else { 0.0 };
+        let counted = self.clients.iter().zip(self.counts).take(self.len);
+        counted.map(move |(&client, count)| (client, share(count)))
+    }
+
     /// The client with the most work and its share of all.
     pub(super) fn heaviest(&self) -> Option<(u64, f64)> {
         let at = (0..self.len).max_by(|&one, &two| self.counts[one].total_cmp(&self.counts[two]))?;
@@ -88,6 +95,8 @@ mod tests {
         assert_eq!(client, 7);
         assert!((0.66..0.70).contains(&share), "{share}");
         assert!((0.66..0.67).contains(&work.etcd_share()));
+        assert_eq!(work.shares().find(|(client, _)| *client == 7), Some((client, share)));
+        assert_eq!(Work::new().shares().count(), 0);
     }
 
     #[test]

@@ -189,6 +189,12 @@ impl Gate {
         }
     }
 
+    /// Who makes the work of the last seconds: shares from 0 to 1, of at most 64 clients in no order.
+    #[must_use]
+    pub fn shares(&self) -> Vec<(u64, f64)> {
+        self.inner.lock().scheduler.shares()
+    }
+
     /// The numbers of one lane.
     pub(super) fn numbers(&self, lane: Lane) -> Numbers {
         self.inner.lock().scheduler.numbers(lane)

@@ -47,6 +47,7 @@ mod reset;
 mod reviews;
 mod rollout;
 mod rotation;
+mod screen;
 mod simulate;
 mod spillway;
 mod stand;

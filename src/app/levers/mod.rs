@@ -353,8 +353,8 @@ impl Operations for Keeper {
         show::status(self)
     }
 
-    fn clients(&self, by: &str) -> Clients {
-        show::clients(self, by)
+    fn clients(&self, by: &str, like: &str) -> Clients {
+        show::clients(self, by, like)
     }
 
     fn events(&self, after: u64) -> Events {

@@ -1,5 +1,6 @@
 //! How do levers and the state of things look over the admin socket?
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -83,14 +84,20 @@ pub(super) fn preview(
     protected: Vec<String>,
 ) -> Preview {
     let matching = clients.len();
-    let mut views: Vec<ClientView> = clients.iter().map(|(key, one)| client(keeper, *key, one)).collect();
+    let mut views = views(keeper, clients);
     let asks = |view: &ClientView| view.served_per_second + view.shed_per_second;
     views.sort_by(|one, other| asks(other).total_cmp(&asks(one)).then_with(|| one.user.cmp(&other.user)));
     views.truncate(PREVIEW_CLIENTS_MAX);
     Preview { clients: views, matching, near: None, protected }
 }
 
-fn client(keeper: &Keeper, key: ClientKey, client: &Client) -> ClientView {
+fn views(keeper: &Keeper, clients: &[(ClientKey, Arc<Client>)]) -> Vec<ClientView> {
+    let shares: HashMap<u64, f64> = keeper.parts.gate.shares().into_iter().collect();
+    let share = |key: ClientKey| shares.get(&key.0).copied().unwrap_or(0.0);
+    clients.iter().map(|(key, one)| client(keeper, *key, one, share(*key))).collect()
+}
+
+fn client(keeper: &Keeper, key: ClientKey, client: &Client, share: f64) -> ClientView {
     let now = clock::now();
     let PerSecond { served, shed } = keeper.rates.lock().client(now, key, client.counts());
     ClientView {
@@ -98,28 +105,40 @@ fn client(keeper: &Keeper, key: ClientKey, client: &Client) -> ClientView {
         lanes: client.lanes().into_iter().map(|lane| lane.as_str().to_owned()).collect(),
         served_per_second: served,
         shed_per_second: shed,
+        cost_percent: (share * 1_000.0).round() / 10.0,
         idle_seconds: now.since(client.seen()).as_secs(),
         addresses: client.peers().len(),
     }
 }
 
-/// Who was here lately and comes first.
-pub(super) fn clients(keeper: &Keeper, by: &str) -> Clients {
-    let all = keeper.parts.recent.all();
-    let mut clients: Vec<ClientView> = all.iter().map(|(key, one)| client(keeper, *key, one)).collect();
+/// Who was here lately, is meant, and comes first.
+pub(super) fn clients(keeper: &Keeper, by: &str, like: &str) -> Clients {
+    let mut all = keeper.parts.recent.all();
+    let known = all.len();
+    if !like.is_empty() {
+        let like = like.to_lowercase();
+        all.retain(|(_, one)| one.identity.user.to_lowercase().contains(&like));
+    }
+    let mut clients = views(keeper, &all);
+    let asks = |view: &ClientView| view.served_per_second + view.shed_per_second;
     let rank = |view: &ClientView| match by {
+        "cost" => view.cost_percent,
         "served" => view.served_per_second,
         "refused" => view.shed_per_second,
-        _ => view.served_per_second + view.shed_per_second,
+        _ => asks(view),
     };
-    clients.sort_by(|one, other| rank(other).total_cmp(&rank(one)).then_with(|| one.user.cmp(&other.user)));
+    // Those who make no work of their own that could be counted still come by what they ask.
+    clients.sort_by(|one, other| {
+        let by_rank = rank(other).total_cmp(&rank(one));
+        by_rank.then_with(|| asks(other).total_cmp(&asks(one))).then_with(|| one.user.cmp(&other.user))
+    });
     clients.truncate(CLIENTS_SHOWN_MAX);
-    Clients { clients, known: all.len() }
+    Clients { clients, known }
 }
 
 /// Who is refused most, now.
 fn most_refused(keeper: &Keeper) -> Vec<ClientView> {
-    let mut views = clients(keeper, "refused").clients;
+    let mut views = clients(keeper, "refused", "").clients;
     views.retain(|view| view.shed_per_second > 0.0);
     views.truncate(MOST_REFUSED_MAX);
     views

@@ -27,13 +27,13 @@ use crate::spillway::BINARY;
 const CULPRIT: &str = "system:serviceaccount:monitoring:otel-collector";
 
 /// A running command of ours and its lines. Dropping it ends it as Ctrl-C does.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Running {
-    fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
@@ -50,7 +50,7 @@ impl Running {
     }
 
     /// The first line that has this in it.
-    fn line(&self, part: &str) -> String {
+    pub(crate) fn line(&self, part: &str) -> String {
         loop {
             let line = self
                 .lines
