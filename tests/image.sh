@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What a node pulls (compressed), and what it unpacks.
-readonly TARGET=x86_64-unknown-linux-musl PULLED_MAX=9000000 UNPACKED_MAX=19000000
+readonly TARGET=x86_64-unknown-linux-musl PULLED_MAX=7000000 UNPACKED_MAX=15000000
 fail() { echo "image: $*" >&2; exit 1; }
 
 if command -v rustup >/dev/null && ! rustup target list --installed | grep -qx $TARGET; then rustup target add $TARGET; fi

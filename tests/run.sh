@@ -83,8 +83,7 @@ service() {
     systemd-analyze security --offline=true --threshold=20 --no-pager "$unit" | tail -1
 }
 step "the systemd unit" service
-# With 100 nodes, slow-apiserver is not kept yet (docs/DRILLS.md).
-step "the drills" "${CARGO_TARGET_DIR:-target}/release/spillway" drill --all --nodes 50
+step "the drills" "${CARGO_TARGET_DIR:-target}/release/spillway" drill --all
 step "the image: static, small, started alone; the demo, headless" tests/image.sh
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"

@@ -114,6 +114,7 @@ for r in $(seq 1 "$rounds"); do for p in "${peers[@]}"; do
   port=7500; [ "$p" = direct ] && port=7443
   pid=$(start "$p"); [ "$pid" != 0 ] && pids+=("$pid")
   for _ in $(seq 50); do curl -sk -o /dev/null "https://127.0.0.1:$port/$path" && break; sleep .1; done
+  [ "$pid" = 0 ] || kill -0 "$pid" 2>/dev/null || { echo "$p did not start:"; cat "$work/$p.log"; exit 1; } >&2
   h2 "$port" 3000 >/dev/null
   a=0; [ "$pid" != 0 ] && a=$(cpu "$pid")
   out=$(h2 "$port" "$n")

@@ -9,7 +9,11 @@
 //! The idea is the covariance test of Uber's Cinnamon; latency alone as the test was harmful in simulation, the work
 //! term is necessary. Tolerance never covers the `/livez` probe unless that was as slow itself: the process's own
 //! witness must be heard whatever a webhook did before.
+//!
+//! A delay of all answers needs no cut to half: it shows as soon as times stay the same beside fewer in flight (`delay`),
+//! before the cut reaches the lanes that it is there to protect.
 
+use super::delay::Delay;
 use super::pressure::{BROWN, CALM};
 
 /// The test is made once capacity fell to this share of where the cut began.
@@ -48,8 +52,9 @@ pub(super) struct Moment {
     pub(super) work: f64,
     /// Pressure of the `/livez` probe, and how many times slower than in calm it is.
     pub(super) livez: (f64, f64),
-    /// Its time in microseconds.
+    /// Its time in microseconds, by the middle of the last three; and where it was answered since the last tick, that one's.
     pub(super) livez_micros: f64,
+    pub(super) answered: Option<f64>,
     /// The process is slow by its own probe.
     pub(super) saturated: bool,
     /// As little is let in as ever.
@@ -98,13 +103,15 @@ pub(super) struct Control {
     /// Seats in use and capacity as of the last tick.
     used: f64,
     capacity: f64,
+    delay: Delay,
     /// How often a cut was undone.
     pub(super) undone: u32,
 }
 
 impl Control {
     pub(super) fn new() -> Self {
-        Self { episode: None, work: 0.0, tolerance: Tolerance::NONE, used: 0.0, capacity: 0.0, undone: 0 }
+        let (tolerance, delay) = (Tolerance::NONE, Delay::default());
+        Self { episode: None, work: 0.0, tolerance, used: 0.0, capacity: 0.0, delay, undone: 0 }
     }
 
     /// What is tolerated now.
@@ -118,6 +125,7 @@ impl Control {
         let before = self.work;
         self.work += (moment.work - self.work) * WORK_FRESH;
         self.tolerance.decay();
+        self.delay.tick(moment.used, moment.answered, moment.livez.0 >= CALM);
         let used = std::mem::replace(&mut self.used, moment.used);
         let capacity = std::mem::replace(&mut self.capacity, moment.capacity).max(moment.capacity);
         let Some(episode) = &mut self.episode else {
@@ -132,6 +140,9 @@ impl Control {
         if episode.calm >= OVER_TICKS {
             self.episode = None;
             return None;
+        }
+        if pressed && self.delay.is_constant() {
+            return self.undo(moment);
         }
         if moment.capacity > HALF * episode.capacity {
             episode.peak = episode.peak.max(moment.pressure);
@@ -155,6 +166,11 @@ impl Control {
         if episode.settled < SETTLE_TICKS || self.work >= LESS_WORK * episode.work {
             return None;
         }
+        self.undo(moment)
+    }
+
+    /// The cut was in vain: what presses now is tolerated from now on.
+    fn undo(&mut self, moment: &Moment) -> Option<f64> {
         let tolerate = |pressure: f64| (TOLERANCE * pressure).clamp(1.0, TOLERANCE_MAX);
         let calls = self.tolerance.calls.max(tolerate(moment.pressure * self.tolerance.calls));
         let (livez, witness) =
@@ -193,6 +209,7 @@ mod tests {
             work,
             livez: (1.0, 1.0),
             livez_micros: 1e3,
+            answered: None,
             saturated: false,
             least: false,
         }
@@ -246,5 +263,26 @@ mod tests {
         }
         let back = (100..120).find_map(|tick| control.tick(&slow(tick, 500_000.0)));
         assert_eq!(back, Some(64.0));
+    }
+    #[test]
+    fn a_delay_of_every_answer_is_tolerated_before_the_cut_reaches_its_least() {
+        let mut control = Control::new();
+        (0..40).for_each(|_| _ = control.tick(&moment(1.0, 64.0, 1.0)));
+        // 40 leases a second, each 400 ms late: 16 in flight, and the cut begins to hold some back.
+        let late = |tick: i32| {
+            let capacity = (64.0 * 0.84f64.powi(tick)).max(10.0);
+            Moment {
+                used: capacity.min(16.0),
+                saturated: true,
+                livez: (2.2, 100.0),
+                livez_micros: 400_000.0,
+                answered: Some(400_000.0),
+                ..moment(2.2, capacity, 1.0)
+            }
+        };
+        let undone = (0..40).find_map(|tick| control.tick(&late(tick)).map(|back| (tick, back)));
+        assert!(undone.is_some_and(|(tick, back)| tick < 14 && back == 64.0), "{undone:?}");
+        let tolerance = control.tolerance();
+        assert!(2.2 / tolerance.calls < 1.0 && 100.0 / tolerance.witness <= 1.0, "{tolerance:?}");
     }
 }

@@ -67,7 +67,7 @@ const DEEP: f64 = 2.0;
 const DEEP_FACTOR: f64 = 0.25;
 /// A steep cut starts at no more than this many times the seats that were in use: unused head-room is not capacity.
 const HEAD_ROOM: f64 = 2.0;
-/// A mild one takes at most this share of unused head-room with it: it may be noise.
+/// A mild one leaves that, or this share of the limit where that is more: it may be noise.
 const MILD_HEAD_ROOM: f64 = 0.7;
 /// While more than this many times L is in use, the last cut has not had its effect ...
 const DRAINED: f64 = 1.1;
@@ -277,7 +277,8 @@ impl Limit {
         } else if pressure > STEEP {
             (STEEP_CUT, HEAD_ROOM * f64::from(demand.peak.0))
         } else {
-            (MILD_CUT * (pressure / BROWN - 1.0).min(1.0), MILD_HEAD_ROOM * self.value)
+            let kept = (HEAD_ROOM * f64::from(demand.peak.0)).max(MILD_HEAD_ROOM * self.value);
+            (MILD_CUT * (pressure / BROWN - 1.0).min(1.0), kept)
         };
         if self.value <= self.bounds.0 {
             return;
@@ -445,6 +446,17 @@ mod tests {
         let (mut limit, mut random) = (limit(1000), Random::new(1));
         limit.step(signal(4.0), demand(40, false), &mut random);
         assert!(limit.seats() <= Seats(80), "{}", limit.seats());
+    }
+
+    #[test]
+    fn a_mild_cut_takes_an_eighth_of_what_is_in_use_and_a_third_of_what_is_not() {
+        let cut = |peak| {
+            let (mut limit, mut random) = (limit(200), Random::new(1));
+            assert_eq!(limit.step(signal(2.0), demand(peak, true), &mut random), Step::Cut);
+            limit.value()
+        };
+        assert!((190.0..200.0).contains(&cut(200)), "{}", cut(200));
+        assert!((130.0..140.0).contains(&cut(20)), "{}", cut(20));
     }
 
     #[test]

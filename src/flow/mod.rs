@@ -28,6 +28,7 @@ mod clients;
 mod cohort;
 mod control;
 mod decision;
+mod delay;
 mod diagnosis;
 mod discount;
 mod estimate;

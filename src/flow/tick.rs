@@ -8,7 +8,7 @@ use super::lanes::LaneState;
 use super::levers::LimitHold;
 use super::limit::{Demand, Step};
 use super::pressure::{Inputs, LEARN, Signal};
-use super::probes::Probes;
+use super::probes::{Probe, Probes};
 use super::recovery::State;
 use super::retry::After;
 use super::scheduler::Scheduler;
@@ -52,7 +52,7 @@ impl Scheduler {
         let demand = Demand { peak, light_peak, used, ..std::mem::take(&mut self.demand) };
         let law = (demand, &mut self.random);
         let step = self.recovery.tick(now, signal, (probes.livez, probes.ready), &mut self.limit, law);
-        self.test_controllability(signal, demand);
+        self.test_controllability(signal, demand, probes.livez);
         let duty = if self.recovery.is_ramping() { RAMP_DUTY } else { 1.0 };
         self.pace.set_duty(self.limit.heavy_duty().min(duty));
         self.cancel_the_worst(now);
@@ -206,7 +206,7 @@ impl Scheduler {
     }
 
     /// Undoes a cut that lowered work and not pressure.
-    fn test_controllability(&mut self, signal: Signal, demand: Demand) {
+    fn test_controllability(&mut self, signal: Signal, demand: Demand, probe: Probe) {
         let pressure = self.pressure.livez_slowdown(&self.settings.objectives).unwrap_or(1.0);
         let livez = (f64::from(pressure), self.pressure.livez.slowdown().unwrap_or(1.0));
         let moment = Moment {
@@ -216,6 +216,10 @@ impl Scheduler {
             work: self.work.tick(),
             livez,
             livez_micros: self.pressure.livez.middle().into(),
+            answered: match probe {
+                Probe::Answered(time) => Some(time.as_micros() as f64),
+                Probe::Silent | Probe::Waiting(_) | Probe::Lost => None,
+            },
             saturated: !self.pressure.is_well,
             least: self.limit.is_least(),
         };
