@@ -190,11 +190,7 @@ impl Metrics {
             levers: Levers::register(&register)?,
             newcomers: Newcomers::register(&register)?,
             lane: Arc::new(LaneMetrics::register(&register)?),
-            breakglass_requests: register.counters(
-                "breakglass_requests_total",
-                "requests on the break-glass listener",
-                &["code"],
-            )?,
+            breakglass_requests: breakglass_requests(&register)?,
             own: Own::register(&register)?,
             samples: Samples::new(),
             clients: Clients::register(&register)?,
@@ -460,6 +456,17 @@ impl Register<'_> {
     }
 }
 
+/// Every code begins at 0. A counter that is born with its first request has no increase that an alert could see, and the
+/// first request of the lane is the one that matters.
+fn breakglass_requests(register: &Register<'_>) -> Result<IntCounterVec, prometheus::Error> {
+    let requests =
+        register.counters("breakglass_requests_total", "requests on the break-glass listener", &["code"])?;
+    for slot in 0..CODE_SLOTS {
+        requests.with_label_values(&[code_label(slot)]).inc_by(0);
+    }
+    Ok(requests)
+}
+
 fn per_lane(metric: &HistogramVec) -> [Histogram; Lane::COUNT] {
     Lane::ALL.map(|lane| metric.with_label_values(&[lane.as_str()]))
 }
@@ -517,6 +524,18 @@ mod tests {
     fn the_label_of_each_code_slot_is_that_code() {
         for code in CODES {
             assert_eq!(code_label(code_slot(code)), code.to_string());
+        }
+    }
+
+    #[test]
+    fn r7_the_first_break_glass_request_is_an_increase_whatever_its_code() {
+        let metrics = Metrics::new().unwrap();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&metrics.registry.gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for code in (0..CODE_SLOTS).map(code_label) {
+            let line = format!("spillway_breakglass_requests_total{{code=\"{code}\"}} 0\n");
+            assert!(text.contains(&line), "{line}");
         }
     }
 

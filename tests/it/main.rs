@@ -42,6 +42,7 @@ mod offenders;
 mod oracle;
 mod payloads;
 mod probes;
+mod prometheus;
 mod refusal;
 mod replay;
 mod reset;
