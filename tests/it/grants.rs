@@ -189,10 +189,10 @@ fn what_the_commands_print_is_what_the_golden_text_says() {
     say(&["arm", "--grant", "nowhere", "--kubeconfig", "nowhere"]);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/grants.txt");
     let text = anonymous(&text);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("SPILLWAY_UPDATE_GOLDEN").is_some() {
         fs::write(&file, &text).unwrap();
     }
-    assert_eq!(text, fs::read_to_string(&file).unwrap_or_default(), "UPDATE_GOLDEN=1 writes it anew");
+    assert_eq!(text, fs::read_to_string(&file).unwrap_or_default(), "SPILLWAY_UPDATE_GOLDEN=1 writes it anew");
 }
 
 /// What differs from run to run, by what it is.
