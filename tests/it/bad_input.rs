@@ -1,7 +1,7 @@
 //! What does an operator read whose configuration is wrong, and does anything run then?
 //!
 //! Each case changes one thing in a configuration that works, and compares what is printed with a text in
-//! `tests/golden/bad_input/`. `UPDATE_GOLDEN=1` writes the texts anew; read them before committing: they are the
+//! `tests/golden/bad_input/`. `SPILLWAY_UPDATE_GOLDEN=1` writes the texts anew; read them before committing: they are the
 //! product at its least convenient moment.
 
 // Clippy's own exception for tests ends at the functions marked as tests; what they call are tests too.
@@ -120,7 +120,7 @@ impl Desk {
         });
         let said = said.replace(&self.dir.path().display().to_string(), "DIR");
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/bad_input/{golden}.txt"));
-        if env::var_os("UPDATE_GOLDEN").is_some() {
+        if env::var_os("SPILLWAY_UPDATE_GOLDEN").is_some() {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, &said).unwrap();
         }

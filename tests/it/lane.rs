@@ -537,12 +537,12 @@ fn anonymous(text: &str) -> String {
 
 fn compare(golden: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("SPILLWAY_UPDATE_GOLDEN").is_some() {
         fs::write(&file, text).unwrap();
     }
     assert_eq!(
         text,
         fs::read_to_string(&file).unwrap_or_default(),
-        "{golden}; UPDATE_GOLDEN=1 writes it anew"
+        "{golden}; SPILLWAY_UPDATE_GOLDEN=1 writes it anew"
     );
 }

@@ -191,7 +191,7 @@ fn the_file_is_what_kubernetes_own_code_writes() {
     let program = String::from_utf8(built.stdout).unwrap();
     let written = Command::new(program.trim()).stderr(Stdio::inherit()).output().expect("it runs");
     assert!(written.status.success());
-    if env::var_os("UPDATE_GOLDEN").is_some() {
+    if env::var_os("SPILLWAY_UPDATE_GOLDEN").is_some() {
         fs::write(file(), &written.stdout).unwrap();
     }
     let kept = fs::read(file()).unwrap();
@@ -199,7 +199,7 @@ fn the_file_is_what_kubernetes_own_code_writes() {
     let different = different.enumerate().find(|(_, (kept, written))| kept != written);
     assert!(
         kept == written.stdout,
-        "not what Kubernetes' code says; UPDATE_GOLDEN=1 writes it anew. First difference: {:?}",
+        "not what Kubernetes' code says; SPILLWAY_UPDATE_GOLDEN=1 writes it anew. First difference: {:?}",
         different.map(|(line, (kept, written))| {
             (line + 1, String::from_utf8_lossy(kept), String::from_utf8_lossy(written))
         })
