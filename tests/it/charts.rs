@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::OnceLock,
+    sync::{Once, OnceLock},
 };
 
 use serde_json::{Value, json};
@@ -285,9 +285,15 @@ fn the_monitoring_chart_holds_every_rule_and_the_dashboard() {
     assert_eq!(mounted, fs::read_to_string(Path::new(ROOT).join("deploy/monitoring/alerts.yaml")).unwrap());
 }
 
+/// kustomize's namespace, made by the first test that needs it.
+fn namespace() {
+    static MADE: Once = Once::new();
+    MADE.call_once(|| CLUSTER.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: spillway}"));
+}
+
 #[test]
 fn kustomize_makes_the_pod_and_the_configuration_of_the_chart() {
-    CLUSTER.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: spillway}");
+    namespace();
     let base = Path::new(ROOT).join("deploy/kustomize/base");
     let admin = CLUSTER.admin_kubeconfig();
     let built = objects(&CLUSTER.kubectl_ok(&admin, &["kustomize", base.to_str().unwrap()]));
@@ -335,7 +341,7 @@ fn kustomize_makes_the_pod_and_the_configuration_of_the_chart() {
 
 #[test]
 fn kustomize_overlays_differ_from_the_base_in_the_policy_alone() {
-    CLUSTER.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: spillway}");
+    namespace();
     let admin = CLUSTER.admin_kubeconfig();
     let built = |overlay: &str| {
         let folder = Path::new(ROOT).join("deploy/kustomize").join(overlay);
