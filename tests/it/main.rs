@@ -41,6 +41,7 @@ mod offenders;
 mod oracle;
 mod payloads;
 mod probes;
+mod prometheus;
 mod refusal;
 mod replay;
 mod reset;
