@@ -360,6 +360,12 @@ pub mod code {
     pub const CONFIRM: &str = "SPW0557";
     /// The terminal cannot be used as a screen.
     pub const SCREEN: &str = "SPW0580";
+    /// The file of instances cannot be used.
+    pub const INSTANCES: &str = "SPW0581";
+    /// Several instances are meant, and the command asks one.
+    pub const ONE: &str = "SPW0582";
+    /// Some of several instances did not answer.
+    pub const SOME: &str = "SPW0583";
     /// Nobody can be approved for that lane.
     pub const NEWCOMER_LANE: &str = "SPW0860";
     /// The file of who is known is not believed.

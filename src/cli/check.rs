@@ -183,7 +183,7 @@ fn situation(args: &Args) -> Situation {
     if let Some(policy) = args.policy.clone().or_else(|| there(POLICY).filter(|_| args.config.is_empty())) {
         files.push(policy);
     }
-    let at = Where { timeout: args.at.timeout.min(STATUS_WITHIN), ..args.at.clone() };
+    let at = args.at.within(STATUS_WITHIN);
     // Asked before the start as well: whether the ports are taken by us is a question then.
     let status: Result<Status, Failure> = at.get("/v1/status");
     let status = status.map_err(|failure| failure.problem.message);

@@ -9,6 +9,7 @@ use time::macros::format_description;
 
 use super::Ending;
 use super::isolate::ended;
+use super::several;
 use super::shown::{Output, for_programs, wrapped};
 use super::socket::Where;
 use crate::admin::wire::{EventView, Events};
@@ -38,6 +39,10 @@ pub struct Args {
 
 /// Asks and prints, once or again and again.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
+    if args.at.is_several() {
+        let shown = several::events(&args.at, args.follow, args.output, out, err);
+        return shown.unwrap_or_else(|failure| failure.tell(err));
+    }
     let mut last = 0;
     loop {
         let events: Events = match args.at.get(&format!("/v1/events?after={last}")) {

@@ -10,6 +10,7 @@ use time::macros::format_description;
 
 use super::Ending;
 use super::isolate::ended;
+use super::several;
 use super::shown::{COLUMNS, Output, fit, for_programs, wrapped};
 use super::socket::{Failure, Where};
 use crate::admin::explained::{DecisionLines, Explain, Explained, GateStep, RuleStep};
@@ -133,6 +134,9 @@ impl Wanted {
 
 /// Asks and prints.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
+    if args.at.is_several() && args.policy.is_empty() {
+        return of_several(args, out, err).unwrap_or_else(|failure| failure.tell(err));
+    }
     if let Some(asked) = question(args) {
         let explained = if args.policy.is_empty() {
             args.at.post("/v1/explain", &asked)
@@ -148,16 +152,30 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
         let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
         return tell(args, args.at.get(&format!("/v1/decisions/{id}")), out, err);
     }
-    let user = args.user.as_deref().unwrap_or_default();
-    let query = match user {
-        "" => String::new(),
-        user => format!("?user={}", utf8_percent_encode(user, NON_ALPHANUMERIC)),
-    };
-    let lines: Result<DecisionLines, Failure> = args.at.get(&format!("/v1/decisions{query}"));
+    let lines: Result<DecisionLines, Failure> = args.at.get(&format!("/v1/decisions{}", query(args)));
     match lines {
-        Ok(lines) => ended(list(&lines, user, args.output, out)),
+        Ok(lines) => ended(list(&lines, args.user.as_deref().unwrap_or_default(), args.output, out)),
         Err(failure) => failure.tell(err),
     }
+}
+
+/// Whose refusals.
+fn query(args: &Args) -> String {
+    let user = args.user.as_deref().filter(|user| !user.is_empty());
+    user.map_or_else(String::new, |user| format!("?user={}", utf8_percent_encode(user, NON_ALPHANUMERIC)))
+}
+
+fn of_several(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<Ending, Failure> {
+    let shown = |explained: &Explained, out: &mut dyn Write| print(explained, args, out);
+    if let Some(asked) = question(args) {
+        let ask = |at: &Where| at.post("/v1/explain", &asked);
+        return several::explained(&args.at, ask, args.output, &shown, (out, err));
+    }
+    let Some(id) = &args.id else {
+        return several::decisions(&args.at, &query(args), args.output, out, err);
+    };
+    let path = format!("/v1/decisions/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
+    several::explained(&args.at, |at| at.get(&path), args.output, &shown, (out, err))
 }
 
 fn tell(

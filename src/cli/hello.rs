@@ -18,7 +18,7 @@ const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 
 /// Asks the proxy of this machine, if there is one, and names three commands.
 pub(super) fn run(out: &mut dyn Write) -> Ending {
-    let at = Where { socket: PathBuf::from(Admin::SOCKET), timeout: WITHIN };
+    let at = Where::socket(PathBuf::from(Admin::SOCKET), WITHIN);
     let status: Option<Status> = at.get("/v1/status").ok();
     ended(print(status.as_ref(), Path::new(MANIFEST).exists(), out))
 }

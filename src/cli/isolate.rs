@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Ending;
 use super::effect::{Told, Watch};
+use super::several;
 use super::shown::{self, Output, fit, quoted, span, whole_seconds};
 use super::socket::{Failure, Where, parse_time};
 use crate::admin::wire::{
@@ -141,6 +142,10 @@ fn isolate(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<Endi
         force_protected: args.force_protected,
         dry_run: true,
     };
+    if args.at.is_several() {
+        let choice = several::Choice { is_sure: args.yes, dry_run: args.dry_run, output: args.output };
+        return several::isolate(&args.at, request, &choice, out, err);
+    }
     let before: Status = args.at.get("/v1/status")?;
     let preview: Isolated = args.at.post("/v1/isolations", &request)?;
     if args.dry_run {
@@ -175,6 +180,9 @@ pub fn release(args: &ReleaseArgs, out: &mut dyn Write, err: &mut dyn Write) -> 
 }
 
 fn release_it(args: &ReleaseArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<Ending, Failure> {
+    if args.at.is_several() {
+        return several::release(&args.at, &args.which, args.output, out, err);
+    }
     let before: Status = args.at.get("/v1/status")?;
     let request = Release { which: args.which.clone() };
     let released: Isolated = args.at.post("/v1/isolations/release", &request)?;
@@ -191,6 +199,10 @@ fn release_it(args: &ReleaseArgs, out: &mut dyn Write, err: &mut dyn Write) -> R
 
 /// Lists.
 pub fn list(args: &ListArgs, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
+    if args.at.is_several() {
+        let shown = several::isolations(&args.at, args.output, out, err);
+        return shown.unwrap_or_else(|failure| failure.tell(err));
+    }
     let isolations: Isolations = match args.at.get("/v1/isolations") {
         Ok(isolations) => isolations,
         Err(failure) => return failure.tell(err),
@@ -222,7 +234,7 @@ fn table(isolations: &[IsolationView], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn show_preview(isolated: &Isolated, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn show_preview(isolated: &Isolated, out: &mut dyn Write) -> io::Result<()> {
     let Isolated { isolation, preview, .. } = isolated;
     let Preview { clients, matching, near, protected } = preview;
     let left = span(isolation.remaining_seconds);

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use super::Ending;
 use super::effect::warn_not_kept;
 use super::isolate::ended;
+use super::several;
 use super::shown::{self, Output, fit, quoted, span, wrapped};
 use super::socket::Where;
 use crate::admin::wire::newcomers::{Approve, Approved, NewcomerView, Newcomers};
@@ -66,6 +67,10 @@ enum AsLane {
 
 /// Asks and prints.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
+    if args.at.is_several() && args.what.is_none() {
+        let shown = several::newcomers(&args.at, args.output, out, err);
+        return shown.unwrap_or_else(|failure| failure.tell(err));
+    }
     let done = match &args.what {
         None => args.at.get("/v1/newcomers").map(|newcomers: Newcomers| {
             let printed = shown::for_programs(args.output, &newcomers, out);

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Ending;
+use super::endpoint::{self, Endpoint, Instance};
 use super::shown::{plain, quoted};
 use crate::admin::wire::{Problem, code};
 use crate::config::Admin;
@@ -32,6 +33,15 @@ pub(super) struct Where {
     /// The proxy's admin socket
     #[arg(long, value_name = "PATH", default_value = Admin::SOCKET, global = true)]
     pub(super) socket: PathBuf,
+    /// Where the proxy answers, in place of --socket; again to ask several: unix:///PATH
+    #[arg(long, value_name = "URL", value_parser = endpoint::parse, conflicts_with = "socket", global = true)]
+    endpoint: Vec<Endpoint>,
+    /// Ask every instance that the file of instances names
+    #[arg(long, conflicts_with_all = ["socket", "endpoint"], global = true)]
+    all_instances: bool,
+    /// That file
+    #[arg(long, value_name = "FILE", default_value = endpoint::FILE, global = true)]
+    instances: PathBuf,
     /// How long to wait for an answer
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time, global = true)]
     pub(super) timeout: Duration,
@@ -65,12 +75,61 @@ impl Failure {
 }
 
 impl Where {
-    /// What a command has to say to reach the same proxy: nothing where it is the usual place.
-    pub(super) fn said(&self) -> String {
-        if self.socket == Path::new(Admin::SOCKET) {
-            return String::new();
+    /// One proxy by its socket.
+    pub(super) fn socket(socket: PathBuf, timeout: Duration) -> Self {
+        let instances = endpoint::FILE.into();
+        Self { socket, endpoint: vec![], all_instances: false, instances, timeout }
+    }
+
+    /// The same, with no more patience than this.
+    pub(super) fn within(&self, timeout: Duration) -> Self {
+        Self { timeout: self.timeout.min(timeout), ..self.clone() }
+    }
+
+    /// The same, for one of them.
+    pub(super) fn one(&self, endpoint: &Endpoint) -> Self {
+        Self { endpoint: vec![endpoint.clone()], all_instances: false, ..self.clone() }
+    }
+
+    /// Whether more than one may be meant: then what is printed says which.
+    pub(super) fn is_several(&self) -> bool {
+        self.all_instances || self.endpoint.len() > 1
+    }
+
+    /// All that are meant.
+    pub(super) fn all(&self) -> Result<Vec<Instance>, Failure> {
+        if self.all_instances {
+            return endpoint::from_file(&self.instances);
         }
-        format!(" --socket {}", quoted(&self.socket.display().to_string()))
+        if self.endpoint.is_empty() {
+            return Ok(vec![Instance::unnamed(&Endpoint::Unix(self.socket.clone()))]);
+        }
+        Ok(self.endpoint.iter().map(Instance::unnamed).collect())
+    }
+
+    /// The one that is meant, for commands that make no sense for several.
+    fn only(&self) -> Result<Endpoint, Failure> {
+        let mut all = self.all()?;
+        let last = all.pop().filter(|_| all.is_empty());
+        last.map(|instance| instance.endpoint).ok_or_else(|| {
+            let message = format!("this command asks one instance, and {} are meant", all.len() + 1);
+            Failure::new(Ending::Usage, Problem::new(code::ONE, message, "name one with --endpoint URL"))
+        })
+    }
+
+    /// What a command has to say to reach the same proxies: nothing where it is the usual place.
+    pub(super) fn said(&self) -> String {
+        let mut said = String::new();
+        if self.all_instances {
+            said.push_str(" --all-instances");
+            if self.instances != Path::new(endpoint::FILE) {
+                said += &format!(" --instances {}", quoted(&self.instances.display().to_string()));
+            }
+        } else if self.endpoint.is_empty() && self.socket != Path::new(Admin::SOCKET) {
+            said = format!(" --socket {}", quoted(&self.socket.display().to_string()));
+        }
+        self.endpoint.iter().for_each(|endpoint| said += &format!(" --endpoint {}", quoted(&endpoint.url())));
+        said
     }
 
     /// Reads.
@@ -89,28 +148,30 @@ impl Where {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
+        let endpoint = self.only()?;
+        let Endpoint::Unix(socket) = &endpoint;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| self.unreachable(&error))?;
+        let runtime = runtime.map_err(|error| unreachable(socket, &error))?;
         let body =
             if method == Method::GET { Vec::new() } else { serde_json::to_vec(body).unwrap_or_default() };
         let (status, answer) = runtime.block_on(async {
-            let exchange = exchange(&self.socket, method, path, body);
+            let exchange = exchange(socket, method, path, body);
             match tokio::time::timeout(self.timeout, exchange).await {
                 Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err(self.unreachable(&error)),
+                Ok(Err(error)) => Err(unreachable(socket, &error)),
                 Err(_elapsed) => {
-                    let message = format!("no answer at {} within {:?}", self.socket.display(), self.timeout);
+                    let message = format!("no answer at {} within {:?}", socket.display(), self.timeout);
                     let problem = Problem::new(code::BUSY, message, "ask again, or with --timeout 60s");
                     Err(Failure::new(Ending::TimedOut, problem))
                 }
             }
         })?;
         if status.is_success() {
-            return serde_json::from_slice(&answer).map_err(|error| self.garbled(&error.to_string()));
+            return serde_json::from_slice(&answer).map_err(|error| garbled(socket, &error.to_string()));
         }
         let problem: Problem = serde_json::from_slice(&answer).unwrap_or_default();
         if problem.code.is_empty() {
-            return Err(self.garbled(&format!("status {status}")));
+            return Err(garbled(socket, &format!("status {status}")));
         }
         let ending = match problem.code.as_str() {
             code::REASON | code::TTL | code::TARGET | code::ACTION | code::SEATS | code::NO_REQUEST => {
@@ -121,32 +182,32 @@ impl Where {
         };
         Err(Failure::new(ending, problem))
     }
+}
 
-    fn unreachable(&self, error: &io::Error) -> Failure {
-        let socket = self.socket.display();
-        let (ending, code, help) = match error.kind() {
-            ErrorKind::PermissionDenied => {
-                (Ending::Forbidden, code::FORBIDDEN, "the socket is for the proxy's own user: try with sudo")
-            }
-            ErrorKind::NotFound => (
-                Ending::Unreachable,
-                code::UNREACHABLE,
-                "is spillway running here? its admin.socket may be another: --socket PATH",
-            ),
-            _ => (
-                Ending::Unreachable,
-                code::UNREACHABLE,
-                "is spillway running here? crictl ps --name spillway, or systemctl status spillway",
-            ),
-        };
-        Failure::new(ending, Problem::new(code, format!("nobody answers at {socket}: {error}"), help))
-    }
+fn unreachable(socket: &Path, error: &io::Error) -> Failure {
+    let socket = socket.display();
+    let (ending, code, help) = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            (Ending::Forbidden, code::FORBIDDEN, "the socket is for the proxy's own user: try with sudo")
+        }
+        ErrorKind::NotFound => (
+            Ending::Unreachable,
+            code::UNREACHABLE,
+            "is spillway running here? its admin.socket may be another: --socket PATH",
+        ),
+        _ => (
+            Ending::Unreachable,
+            code::UNREACHABLE,
+            "is spillway running here? crictl ps --name spillway, or systemctl status spillway",
+        ),
+    };
+    Failure::new(ending, Problem::new(code, format!("nobody answers at {socket}: {error}"), help))
+}
 
-    fn garbled(&self, why: &str) -> Failure {
-        let message = format!("the answer at {} cannot be read: {why}", self.socket.display());
-        let help = "is it spillway of this version? compare spillway --version with the proxy's log";
-        Failure::new(Ending::Failed, Problem::new(code::MALFORMED, message, help))
-    }
+fn garbled(socket: &Path, why: &str) -> Failure {
+    let message = format!("the answer at {} cannot be read: {why}", socket.display());
+    let help = "is it spillway of this version? compare spillway --version with the proxy's log";
+    Failure::new(Ending::Failed, Problem::new(code::MALFORMED, message, help))
 }
 
 async fn exchange(
@@ -188,7 +249,7 @@ mod tests {
     use crate::admin::wire::Status;
 
     fn at(socket: PathBuf, timeout: Duration) -> Where {
-        Where { socket, timeout }
+        Where::socket(socket, timeout)
     }
 
     /// How it ends when one connection is answered with these bytes, or with nothing.
@@ -226,7 +287,7 @@ mod tests {
             ("a dead socket", dead.get::<Status>("/").unwrap_err(), Ending::Unreachable, code::UNREACHABLE),
             (
                 "not mine",
-                nowhere.unreachable(&ErrorKind::PermissionDenied.into()),
+                unreachable(&nowhere.socket, &ErrorKind::PermissionDenied.into()),
                 Ending::Forbidden,
                 code::FORBIDDEN,
             ),

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::Args as ClapArgs;
 
 use super::Ending;
+use super::several;
 use super::shown::{self, Output, coloured, fit, span, target_of, wrapped};
 use super::socket::Where;
 use crate::admin::wire::{ClientView, IsolationView, LeverView, Status};
@@ -33,6 +34,10 @@ pub struct Args {
 
 /// Asks and prints.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Ending {
+    if args.at.is_several() {
+        let shown = several::status(&args.at, args.output, out, err, colour);
+        return shown.unwrap_or_else(|failure| failure.tell(err));
+    }
     let status: Status = match args.at.get("/v1/status") {
         Ok(status) => status,
         Err(failure) => return failure.tell(err),

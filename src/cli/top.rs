@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use super::Ending;
 use super::isolate::ended;
 use super::screen;
+use super::several;
 use super::shown::{COLUMNS, Output, fit, for_programs, target_of};
 use super::socket::{Failure, Where};
 use crate::admin::wire::{ClientView, Clients};
@@ -76,7 +77,9 @@ impl By {
 /// The screen at a terminal, else a table.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Ending {
     let can_draw = io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-    let shown = if !args.once && args.output == Output::Table && can_draw {
+    let shown = if args.at.is_several() {
+        several::top(&args.at, args.by, args.output, out, err)
+    } else if !args.once && args.output == Output::Table && can_draw {
         screen::run(&args.at, args.by, colour)
     } else {
         once(args, out)

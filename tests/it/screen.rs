@@ -178,3 +178,46 @@ fn a_signal_and_ctrl_c_give_the_terminal_back_and_no_color_means_none() {
     terminal.until(&["error[SPW0553]", "ended=4"]);
     assert!(!terminal.parser.screen().alternate_screen());
 }
+
+/// How `spillway ARGS…` for this proxy and a dead one ended.
+fn of_two(socket: &Path, args: &[&str]) -> (i32, String, String) {
+    let there = format!("unix://{}", socket.display());
+    let done = Command::new(BINARY)
+        .args(args)
+        .args(["--endpoint", &there, "--endpoint", "unix:///nowhere/admin.sock"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (done.status.code().unwrap(), text(&done.stdout), text(&done.stderr))
+}
+
+#[test]
+fn of_two_instances_the_one_that_lives_is_shown_and_the_dead_one_is_named() {
+    let (_demo, socket) = storm();
+    let agent = ["isolate", "serviceaccount", "monitoring/otel-collector", "--to", "penalty", "--for", "5m"];
+    let isolate = [&agent[..], &["--reason", "lists all pods", "--yes"]].concat();
+    for (args, part) in [
+        (&["status"][..], "all, 1 of 2 answered"),
+        (&["top", "--once"], "CLIENT"),
+        (&["events"], ""),
+        (&["newcomers"], ""),
+        (&isolate, "see what it changes: spillway status --endpoint"),
+        (&["isolations"], "1 in force on 1 instances"),
+        (&["explain"], ""),
+        (&["release", "monitoring/otel-collector"], "released monitoring/otel-collector"),
+    ] {
+        let (code, out, err) = of_two(&socket, args);
+        assert_eq!(code, 1, "{args:?}: {out}{err}");
+        assert!(out.contains(part), "{args:?}: {out}");
+        assert!(err.contains("error[SPW0583]: 1 of 2 did not answer"), "{args:?}: {err}");
+        assert!(err.contains("/nowhere/admin.sock"), "{args:?}: {err}");
+    }
+    assert_eq!(isolations(&socket)["isolations"], serde_json::json!([]));
+    let (_, out, _) = of_two(&socket, &["status", "-o", "json"]);
+    let status: Value = serde_json::from_str(&out).unwrap();
+    assert!(status["instances"][0]["answer"]["limit"].is_u64(), "{status}");
+    assert_eq!(status["instances"][1]["problem"]["code"], "SPW0553");
+    let (code, _, err) = of_two(&socket, &["limit", "unpin"]);
+    assert!(code == 2 && err.contains("error[SPW0582]"), "{err}");
+}

@@ -62,7 +62,7 @@ pub(super) struct Asker {
 
 impl Asker {
     pub(super) fn new(at: &Where, by: By) -> Self {
-        let at = Where { timeout: at.timeout.min(ANSWER_WITHIN), ..at.clone() };
+        let at = at.within(ANSWER_WITHIN);
         Self { at, by, like: String::new(), last_event: 0, uptime: 0 }
     }
 
