@@ -341,6 +341,40 @@ fn lacks(panel: &Value) -> Vec<&'static str> {
     lacks
 }
 
+#[test]
+fn the_document_names_the_stable_metrics_and_alerts_ask_for_no_others() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).expect("a file of the repository");
+    let code = read("src/telemetry/stability.rs");
+    let list = code.split("const STABLE").nth(1).and_then(|rest| rest.split("];").next()).unwrap_or_default();
+    let stable: BTreeSet<String> =
+        list.split('"').skip(1).step_by(2).map(|name| format!("spillway_{name}")).collect();
+    assert!(stable.len() > 20, "the scan of stability.rs found only {stable:?}");
+
+    let metrics = read("docs/METRICS.md");
+    let section = metrics.split("`[STABLE]` are:").nth(1).and_then(|rest| rest.split("All others").next());
+    let promised: BTreeSet<String> =
+        section.unwrap_or_default().split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert_eq!(stable, promised, "left: in the code; right: in docs/METRICS.md, section Stability");
+    let unknown: Vec<String> =
+        stable.iter().filter(|name| !metrics.contains(&format!("| `{name}` |"))).cloned().collect();
+    assert_none(&unknown, "stable metrics that do not exist");
+
+    let word = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':';
+    // What follows a colon is a name of a recording rule; descriptions and comments name no alpha metric either.
+    let asked: Vec<String> =
+        [read("deploy/monitoring/alerts.yaml"), read("deploy/monitoring/recording.yaml")]
+            .iter()
+            .flat_map(|text| text.split(word))
+            .filter(|name| name.starts_with("spillway_"))
+            .map(|name| {
+                ["_bucket", "_sum", "_count"].iter().fold(name, |name, end| name.trim_end_matches(end))
+            })
+            .filter(|name| !stable.contains(*name))
+            .map(str::to_owned)
+            .collect();
+    assert_none(&asked, "metrics of alerts and recording rules that are not stable");
+}
+
 /// A test that proves a row has the row in its name, so that neither can be lost without the other.
 #[test]
 fn every_threat_has_tests_and_its_document_names_them() {

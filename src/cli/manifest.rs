@@ -186,6 +186,9 @@ fn config(node: IpAddr, mode: Mode) -> String {
              # {SIDE_PORT} passes spillway; pods, kubelets and controllers do not, and their storms are not seen here.\n"
         ),
     };
+    // An installation with this file alone has the embedded policy, which enforces: not what anybody wants to begin with.
+    let policy = "# Start it with a policy, too; the one to begin with counts and refuses nothing:\n\
+                  #   spillway manifest policy > /etc/spillway/policy.yaml\n";
     // The example's own first lines say which address to replace.
     let rest = text.split_once("#\n").map_or(text.as_str(), |(_, rest)| rest);
     // Brackets begin a list in YAML, unless they are quoted.
@@ -202,7 +205,7 @@ fn config(node: IpAddr, mode: Mode) -> String {
         .map(listens)
         .iter()
         .fold(rest.to_owned(), |text, (plain, quoted)| text.replace(plain, quoted));
-    format!("{first}#\n{}", rest.replace(NODE_ADDRESS, &address))
+    format!("{first}{policy}#\n{}", rest.replace(NODE_ADDRESS, &address))
 }
 
 fn kubeconfig(server: &str, ca_file: &Path, user: &str) -> Result<String, String> {

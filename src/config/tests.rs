@@ -129,6 +129,21 @@ fn the_policy_to_begin_with_is_valid_and_refuses_nothing() {
 }
 
 #[test]
+fn what_is_installed_first_begins_in_shadow_wherever_it_stands() {
+    let values = std::fs::read_to_string("deploy/helm/spillway/values.yaml").unwrap();
+    let values: serde_json::Value = serde_saphyr::from_str(&values).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let chart = folder.path().join("policy.yaml");
+    std::fs::write(&chart, values["policy"].as_str().unwrap()).unwrap();
+    for file in [chart, PathBuf::from("deploy/kustomize/base/policy.yaml")] {
+        let loaded = load(std::slice::from_ref(&file)).unwrap_or_else(|found| panic!("{found}"));
+        assert_eq!(loaded.warnings, Diagnostics::default(), "{}", file.display());
+        assert_eq!(loaded.policy.enforcement.mode, crate::policy::Mode::Shadow, "{}", file.display());
+        assert_eq!(loaded.policy.rollout.steps, [1, 5, 25, 50, 100], "{}", file.display());
+    }
+}
+
+#[test]
 fn the_embedded_policy_repeats_the_defaults_of_the_lanes() {
     let policy = default_policy().unwrap();
     assert_eq!(policy.lanes(), LaneSettings::defaults());

@@ -106,8 +106,8 @@ pub trait Guard {
     fn resets(&mut self, into: &mut Vec<Id>) {
         let _ = into;
     }
-    /// The oracle is told the true capacity in cores when it changes; all others ignore it.
-    fn capacity(&mut self, _now: Instant, _cores: f64) {}
+    /// The oracle is told the true capacity in cores and bytes of memory when it changes; all others ignore it.
+    fn capacity(&mut self, _now: Instant, _cores: f64, _memory: f64) {}
     /// The limit in force, if there is one: for plots and the variation of L.
     fn limit(&self) -> Option<f64> {
         None

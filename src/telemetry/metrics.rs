@@ -21,7 +21,7 @@ use super::newcomers::Newcomers;
 use super::overload::{GateGauges, Overload, raise};
 use super::own::{Own, OwnScrape};
 use super::samples::Samples;
-use super::{Answered, Answerer, LaneMetrics};
+use super::{Answered, Answerer, LaneMetrics, stability};
 use crate::flow::levers::Action;
 use crate::flow::newcomers::Counts;
 use crate::flow::{Diagnosis, End, Reason, Snapshot, Would};
@@ -404,13 +404,13 @@ impl Register<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
-        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+        let metric = IntCounterVec::new(Opts::new(name, stability::help(name, help)), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
     pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        let metric = IntCounter::new(name, help)?;
+        let metric = IntCounter::new(name, stability::help(name, help))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
@@ -421,19 +421,22 @@ impl Register<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<GaugeVec, prometheus::Error> {
-        let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+        let metric = GaugeVec::new(Opts::new(name, stability::help(name, help)), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        let metric = Gauge::new(name, help)?;
+        let metric = Gauge::new(name, stability::help(name, help))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
     fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
-        let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["lane"])?;
+        let metric = HistogramVec::new(
+            HistogramOpts::new(name, stability::help(name, help)).buckets(buckets.to_vec()),
+            &["lane"],
+        )?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
@@ -444,7 +447,9 @@ impl Register<'_> {
         help: &str,
         buckets: &[f64],
     ) -> Result<Histogram, prometheus::Error> {
-        let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+        let metric = Histogram::with_opts(
+            HistogramOpts::new(name, stability::help(name, help)).buckets(buckets.to_vec()),
+        )?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
@@ -537,6 +542,18 @@ mod tests {
             let line = format!("spillway_breakglass_requests_total{{code=\"{code}\"}} 0\n");
             assert!(text.contains(&line), "{line}");
         }
+    }
+
+    #[test]
+    fn help_of_every_metric_begins_with_its_promise() {
+        let families = Metrics::new().unwrap().registry.gather();
+        assert!(families.len() > 40, "{} families", families.len());
+        let up = families.iter().find(|family| family.name() == "spillway_upstream_up").unwrap();
+        assert!(up.help().starts_with("[STABLE] "), "{}", up.help());
+        let silent = families.iter().filter(|family| {
+            !["[STABLE] ", "[ALPHA] "].iter().any(|promise| family.help().starts_with(promise))
+        });
+        assert_eq!(silent.map(|family| family.name()).collect::<Vec<_>>(), [""; 0]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod newcomers;
 mod overload;
 mod own;
 mod samples;
+mod stability;
 mod text;
 
 pub use change::{Changes, PolicyChanged};

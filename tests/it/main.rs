@@ -18,6 +18,7 @@ mod drain;
 mod drill;
 mod exhaustion;
 mod explain;
+mod first;
 mod floods;
 mod framing;
 mod fuzz;

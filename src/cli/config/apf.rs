@@ -61,6 +61,12 @@ const HEAD: &str = "\
 apiVersion: config.spillway.dev/v1alpha1
 kind: TrafficPolicy
 name: from-apf
+# It begins by counting what it would refuse, and refuses nothing; break-glass, isolations and the emergency brake are in force.
+# How to go on: `spillway status` after a busy day, then `spillway rollout start`; at the end `mode: Enforce` here.
+enforcement:
+  mode: Shadow
+  steps: [1, 5, 25, 50, 100]
+  stepInterval: 30m
 ";
 
 fn items(document: Value) -> Vec<Value> {

@@ -18,12 +18,16 @@ use crate::cli::shown::plain;
 #[command(after_help = "\
 Examples, on a kubeadm control-plane node:
   spillway config init --from-kubeadm > /etc/spillway/spillway.yaml
+  spillway manifest policy > /etc/spillway/policy.yaml
+or, instead of the second line, with the rules that you have for API Priority and Fairness:
   kubectl get flowschemas,prioritylevelconfigurations -o yaml > apf.yaml
   spillway config init --from-apf apf.yaml > /etc/spillway/policy.yaml
+and then:
   spillway check --pre
 
 --from-kubeadm reads address, certificates, issuer and keys out of kube-apiserver's static pod. --from-apf turns
 FlowSchemas into rules; their lanes are proposals, and what cannot be kept stands as a comment.
+Both policies begin in Shadow: they count what they would refuse, and `spillway rollout start` is the way on.
 Exit codes: 0 printed, 2 usage, 3 what is there cannot be read.")]
 pub(super) struct Args {
     /// kubeadm's folder
@@ -114,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::config::{FileChecks, load_with};
-    use crate::policy::Lane;
+    use crate::policy::{Lane, Mode};
 
     const MANIFEST: &str = "apiVersion: v1
 kind: Pod
@@ -186,6 +190,7 @@ items:
         assert_eq!(proxy.upstreams.server.address.to_string(), "127.0.0.1:8443");
         assert_eq!(proxy.authentication.client_certificate.unwrap().ca_file, Path::new("/pki/clients.crt"));
         assert_eq!(proxy.authentication.service_account_token.unwrap().issuers, ["https://issuer.example"]);
+        assert!(text.contains("spillway manifest policy > /etc/spillway/policy.yaml"), "{text}");
         assert_eq!(proxy.listeners[0].tls.key_file, Path::new("/pki/apiserver.key"));
     }
 
@@ -224,6 +229,7 @@ items:
             .take_while(|rule| rule.name.starts_with("apf-"))
             .map(|rule| (rule.name.as_str(), rule.lane))
             .collect();
+        assert_eq!(loaded.policy.enforcement.mode, Mode::Shadow, "nobody has tried it here");
         assert_eq!(lanes[0], ("apf-scrapers", Lane::Telemetry), "a level of five shares");
         assert!(lanes.contains(&("apf-everyone-else", Lane::Workload)), "{lanes:?}");
         assert!(

@@ -264,6 +264,11 @@ impl Apiserver {
         self.cores
     }
 
+    /// Bytes that it may use before it is killed.
+    pub(super) fn memory_bytes(&self) -> f64 {
+        self.build.memory_bytes
+    }
+
     pub(super) fn usage(&self) -> Usage {
         self.usage
     }

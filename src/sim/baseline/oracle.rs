@@ -33,9 +33,12 @@ const LINE_MICROS: f64 = 5e6;
 const WAIT: Duration = Duration::from_secs(10);
 /// Computing takes longer than its work, because light calls come between.
 const STRETCH: f64 = 1.3;
-/// Bytes of answers in flight: these, and so many for each core.
-const BYTES: f64 = 80e6;
-const BYTES_PER_CORE: f64 = 40e6;
+/// Bytes of answers in flight: this part of the server's memory, which holds each of them five times over while caches and
+/// watches want their share, and no more for each core, because a core shared by too many readers serves none of them.
+const MEMORY_PART: f64 = 0.1;
+const BYTES_PER_CORE: f64 = 120e6;
+/// Memory of an apiserver before it is told, in bytes.
+const MEMORY: f64 = 16e9;
 /// LISTs, and all of the low lanes, wait this long after the apiserver came back: its caches are cold.
 const COLD: Duration = Duration::from_secs(5);
 /// So long after it everything but calls on single objects takes a place, however light: thousands return at once.
@@ -49,6 +52,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Oracle {
     places_per_core: f64,
     cores: f64,
+    memory: f64,
     /// Cores that light protected calls use.
     light: f64,
     light_micros: f64,
@@ -72,6 +76,7 @@ impl Oracle {
         Self {
             places_per_core,
             cores: CORES,
+            memory: MEMORY,
             light: 0.0,
             light_micros: 0.0,
             looked: Instant::ORIGIN,
@@ -110,8 +115,8 @@ impl Oracle {
     }
 
     fn fits(&self, now: Instant, call: &Call) -> bool {
-        let room =
-            self.bytes == 0.0 || self.bytes + call.truth.bytes as f64 <= BYTES + BYTES_PER_CORE * self.cores;
+        let most = (MEMORY_PART * self.memory).min(BYTES_PER_CORE * self.cores);
+        let room = self.bytes == 0.0 || self.bytes + call.truth.bytes as f64 <= most;
         self.is_open(now, call) && (self.places.len() as f64) < self.slots() && room
     }
 
@@ -248,8 +253,8 @@ impl Guard for Oracle {
         into.append(&mut self.verdicts);
     }
 
-    fn capacity(&mut self, now: Instant, cores: f64) {
-        self.cores = cores;
+    fn capacity(&mut self, now: Instant, cores: f64, memory: f64) {
+        (self.cores, self.memory) = (cores, memory);
         self.serve(now);
     }
 
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn one_core_computes_one_list_while_leases_go_at_once() {
         let mut oracle = Oracle::new(1.0, 1);
-        oracle.capacity(at(0), 1.0);
+        oracle.capacity(at(0), 1.0, 16e9);
         assert_eq!(oracle.arrive(at(0), 1, &list(Lane::Telemetry)), Answer::Admit);
         assert_eq!(oracle.arrive(at(1), 2, &list(Lane::Telemetry)), Answer::Wait);
         assert_eq!(oracle.arrive(at(2), 3, &list(Lane::Platform)), Answer::Wait);
@@ -291,12 +296,12 @@ mod tests {
     #[test]
     fn places_follow_the_cores_and_a_full_line_is_refused() {
         let mut oracle = Oracle::new(1.0, 1);
-        oracle.capacity(at(0), 3.0);
+        oracle.capacity(at(0), 3.0, 16e9);
         let answers: Vec<_> = (0..60).map(|id| oracle.arrive(at(0), id, &list(Lane::Telemetry))).collect();
         assert_eq!(answers.iter().filter(|&&answer| answer == Answer::Admit).count(), 3);
         // Three places for five seconds hold 41 of them.
         assert_eq!(answers.iter().filter(|&&answer| answer == Answer::Wait).count(), 41);
-        oracle.capacity(at(1), 1.0);
+        oracle.capacity(at(1), 1.0, 16e9);
         assert_eq!(oracle.slots(), 1.0);
     }
 }

@@ -189,7 +189,7 @@ impl<'a> World<'a> {
 
     /// Runs to the end of the last phase.
     pub(in crate::sim) fn run(&mut self) {
-        self.guard.capacity(self.now, self.server.cores());
+        self.guard.capacity(self.now, self.server.cores(), self.server.memory_bytes());
         loop {
             let wake = self.guard.next_wake().map(|wake| wake.max(self.woken + WAKE_AGAIN));
             let next = [self.timeline.next(), self.server.next(), wake].into_iter().flatten().min();
@@ -288,7 +288,7 @@ impl<'a> World<'a> {
         let event = &self.scenario.events[index];
         if let Some(cores) = event.cores {
             self.server.set_cores(self.now, cores);
-            self.guard.capacity(self.now, cores);
+            self.guard.capacity(self.now, cores, self.server.memory_bytes());
         }
         if let Some(delay) = event.etcd_delay {
             self.server.set_etcd_delay(delay.0);
