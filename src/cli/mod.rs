@@ -9,6 +9,8 @@ pub mod check;
 pub mod config;
 pub mod dashboard;
 pub mod demo;
+#[cfg(test)]
+mod document;
 pub mod drill;
 mod effect;
 mod endpoint;
