@@ -37,6 +37,7 @@ need ip iproute2
 need nsenter util-linux
 need promtool prometheus
 need systemd-analyze systemd
+need pgrep procps
 need musl-gcc musl-tools
 need buildah buildah
 need readelf binutils
@@ -83,6 +84,7 @@ service() {
     systemd-analyze security --offline=true --threshold=20 --no-pager "$unit" | tail -1
 }
 step "the systemd unit" service
+step "the systemd unit, run by systemd" tests/systemd.sh "${CARGO_TARGET_DIR:-target}/release/spillway"
 step "the drills" "${CARGO_TARGET_DIR:-target}/release/spillway" drill --all
 step "the image: static, small, started alone; the demo, headless" tests/image.sh
 

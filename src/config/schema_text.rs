@@ -22,7 +22,11 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("headerBytes", "Bytes of one request's headers."),
     ("headerFields", "Fields of one request's headers."),
     ("limits.connections", "Connections of all clients."),
-    ("connectionsPerSource", "Connections from one address."),
+    (
+        "connectionsPerSource",
+        "Connections from one address. Behind a load balancer that hides addresses: as many as connections, or an \
+         abuser's penalty hits everybody behind it.",
+    ),
     ("connectionsPerUser", "Connections of one client certificate's user."),
     (
         "limits.memory",

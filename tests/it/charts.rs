@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::OnceLock,
+    sync::{Once, OnceLock},
 };
 
 use serde_json::{Value, json};
@@ -277,17 +277,27 @@ fn the_monitoring_chart_holds_every_rule_and_the_dashboard() {
         .collect();
     assert!(rules.len() > 10, "{}", rules.len());
     assert_eq!(rules.len(), count("- alert:") + count("- record:"));
-    let dashboard = of("ConfigMap")["data"]["spillway-overview.json"].as_str().unwrap();
-    assert!(serde_json::from_str::<Value>(dashboard).unwrap()["panels"].is_array());
+    for (file, uid) in
+        [("spillway-overview.json", "spillway-overview"), ("spillway-tuning.json", "spillway-tuning")]
+    {
+        let dashboard = of("ConfigMap")["data"][file].as_str().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(dashboard).unwrap()["uid"], uid);
+    }
 
     let plain = objects(&rendered(&["spillway-monitoring", "--set", "prometheusRule.enabled=false"]));
     let mounted = plain.iter().find_map(|object| object["data"]["alerts.yaml"].as_str()).unwrap();
     assert_eq!(mounted, fs::read_to_string(Path::new(ROOT).join("deploy/monitoring/alerts.yaml")).unwrap());
 }
 
+/// kustomize's namespace, made by the first test that needs it.
+fn namespace() {
+    static MADE: Once = Once::new();
+    MADE.call_once(|| CLUSTER.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: spillway}"));
+}
+
 #[test]
 fn kustomize_makes_the_pod_and_the_configuration_of_the_chart() {
-    CLUSTER.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: spillway}");
+    namespace();
     let base = Path::new(ROOT).join("deploy/kustomize/base");
     let admin = CLUSTER.admin_kubeconfig();
     let built = objects(&CLUSTER.kubectl_ok(&admin, &["kustomize", base.to_str().unwrap()]));
@@ -331,4 +341,61 @@ fn kustomize_makes_the_pod_and_the_configuration_of_the_chart() {
     let files = ["spillway.yaml", "policy.yaml"].map(|file| base.join(file));
     let valid = Command::new(BINARY).args(["validate", "--skip-files"]).args(files).output().unwrap();
     assert!(valid.status.success(), "{}", String::from_utf8_lossy(&valid.stderr));
+}
+
+#[test]
+fn kustomize_overlays_differ_from_the_base_in_the_policy_alone() {
+    namespace();
+    let admin = CLUSTER.admin_kubeconfig();
+    let built = |overlay: &str| {
+        let folder = Path::new(ROOT).join("deploy/kustomize").join(overlay);
+        let all = objects(&CLUSTER.kubectl_ok(&admin, &["kustomize", folder.to_str().unwrap()]));
+        let map = all.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
+        let name = map["metadata"]["name"].as_str().unwrap().to_owned();
+        let files = map["data"].as_object().unwrap().clone();
+        let others: Vec<String> = all
+            .iter()
+            .filter(|object| object["kind"] != "ConfigMap")
+            .map(|object| {
+                let mut object = object.clone();
+                // Times and ids of a dry run.
+                object["metadata"].as_object_mut().unwrap().retain(|key, _| key == "name" || key == "labels");
+                // The addresses of a Service are given anew each time.
+                let spec = if object["kind"] == "Service" {
+                    &object["spec"]["ports"][0]["name"]
+                } else {
+                    &object["spec"]
+                };
+                format!("{} {} {spec}", object["kind"], object["metadata"]).replace(&name, "CONFIG")
+            })
+            .collect();
+        (name, files, others)
+    };
+    let (base, base_files, base_others) = built("base");
+    assert!(base_others.iter().any(|text| text.contains("CONFIG")), "the pods read the map: {base_others:?}");
+    let mut names = vec![base];
+    for (overlay, mode) in [("shadow", "Shadow"), ("enforce", "Enforce")] {
+        let (name, mut files, others) = built(overlay);
+        let policy = files.insert("policy.yaml".into(), base_files["policy.yaml"].clone()).unwrap();
+        assert_eq!(files, base_files, "{overlay}");
+        assert_eq!(others, base_others, "{overlay}");
+        // Another content is another name: applying an overlay rolls the pods.
+        assert!(!names.contains(&name), "{overlay}: {names:?}");
+        names.push(name);
+
+        let policy = policy.as_str().unwrap();
+        let read: Value = serde_saphyr::from_str(policy).unwrap();
+        assert_eq!(read["enforcement"]["mode"], mode, "{overlay}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let config = file("spillway.yaml", files["spillway.yaml"].as_str().unwrap());
+        let policy = file("policy.yaml", policy);
+        let valid =
+            Command::new(BINARY).args(["validate", "--skip-files"]).args([config, policy]).output().unwrap();
+        assert!(valid.status.success(), "{overlay}: {}", String::from_utf8_lossy(&valid.stderr));
+    }
 }

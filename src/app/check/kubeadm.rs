@@ -3,7 +3,7 @@
 //! An upgrade without `--patches` silently writes the manifest anew, and then kube-apiserver has the node's address back.
 //! Only files are read.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use serde_json::Value;
@@ -89,7 +89,10 @@ pub(super) fn address_split(situation: &Situation) -> Found {
         };
         if !proxy.listeners.iter().any(is_here) {
             return Ok(Found::fail(
-                format!("pods are sent to {advertised}:{}, and no listener is there", upstream.port()),
+                format!(
+                    "pods are sent to {}, and no listener is there",
+                    SocketAddr::new(advertised, upstream.port())
+                ),
                 "a listener needs the advertised address and kube-apiserver's port",
             ));
         }

@@ -6,6 +6,7 @@
 // Clippy's own exception for tests ends at the functions marked as tests; what they call are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod checked;
 mod hosts;
 mod service;
 mod site;

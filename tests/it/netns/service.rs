@@ -62,7 +62,7 @@ impl Service {
     }
 }
 
-fn enter(namespace: &Path) -> io::Result<()> {
+pub(super) fn enter(namespace: &Path) -> io::Result<()> {
     move_into_link_name_space(File::open(namespace)?.as_fd(), Some(LinkNameSpaceType::Network))?;
     Ok(())
 }
