@@ -9,6 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
+/// Files in `deploy/monitoring/grafana`.
+const DASHBOARDS: [&str; 2] = ["overview", "tuning"];
 /// Non-test lines a source file may have.
 const FILE_LINES_MAX: usize = 600;
 /// Lines a function may have.
@@ -274,8 +278,8 @@ fn every_alert_has_a_page_and_every_metric_it_asks_for_exists() {
     }
     let documented = read("docs/METRICS.md");
     let word = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':';
-    let dashboard = read("deploy/monitoring/grafana/overview.json");
-    let wrong: Vec<String> = [alerts, recording, dashboard]
+    let boards = DASHBOARDS.map(|name| read(&format!("deploy/monitoring/grafana/{name}.json"))).concat();
+    let wrong: Vec<String> = [alerts, recording, boards]
         .iter()
         .flat_map(|text| text.split(word))
         .filter(|name| name.starts_with("spillway_"))
@@ -285,6 +289,56 @@ fn every_alert_has_a_page_and_every_metric_it_asks_for_exists() {
         .map(str::to_owned)
         .collect();
     assert_none(&wrong, "metrics in deploy/monitoring that docs/METRICS.md does not have");
+}
+
+/// Grafana shows a panel without a unit or a data source all the same, only wrongly, and nobody is told.
+#[test]
+fn every_dashboard_has_its_choices_and_every_panel_a_unit_and_a_question() {
+    let mut wrong = Vec::new();
+    for name in DASHBOARDS {
+        let text = fs::read_to_string(root().join(format!("deploy/monitoring/grafana/{name}.json")));
+        let board: Value = serde_json::from_str(&text.expect("a dashboard")).expect("a dashboard is JSON");
+        assert_eq!(board["uid"], format!("spillway-{name}"));
+        let choices = board["templating"]["list"].as_array().expect("the choices of a dashboard");
+        let choices: Vec<&Value> = choices.iter().map(|choice| &choice["name"]).collect();
+        assert_eq!(choices, ["datasource", "cluster", "instance"], "{name}");
+        let panels = board["panels"].as_array().expect("the panels of a dashboard");
+        assert!(panels.len() > 30, "{name} has only {} panels", panels.len());
+        let ids: BTreeSet<Option<u64>> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
+        assert_eq!(ids.len(), panels.len(), "{name}: two panels have the same id");
+        for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+            let title = panel["title"].as_str().unwrap_or("a panel without a title");
+            wrong.extend(lacks(panel).into_iter().map(|what| format!("{name}: {title}: {what}")));
+        }
+    }
+    assert_none(&wrong, "panels that say what they answer, in which unit, and for whom");
+}
+
+/// What a panel should have and has not.
+fn lacks(panel: &Value) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if !panel["description"].as_str().is_some_and(|text| text.contains('?')) {
+        lacks.push("its description asks no question");
+    }
+    if panel["fieldConfig"]["defaults"]["unit"].as_str().is_none() {
+        lacks.push("no unit");
+    }
+    let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
+    if targets.is_empty() {
+        lacks.push("nothing is asked");
+    }
+    for target in targets {
+        if target["datasource"]["uid"] != "${datasource}" {
+            lacks.push("not of the chosen data source");
+        }
+        let asked = target["expr"].as_str().unwrap_or_default();
+        // Every series that is selected, be it one of several in a line.
+        let chosen = asked.matches("cluster=~\"$cluster\"").count();
+        if chosen == 0 || chosen != asked.matches('{').count() {
+            lacks.push("not of the chosen cluster");
+        }
+    }
+    lacks
 }
 
 #[test]

@@ -277,8 +277,12 @@ fn the_monitoring_chart_holds_every_rule_and_the_dashboard() {
         .collect();
     assert!(rules.len() > 10, "{}", rules.len());
     assert_eq!(rules.len(), count("- alert:") + count("- record:"));
-    let dashboard = of("ConfigMap")["data"]["spillway-overview.json"].as_str().unwrap();
-    assert!(serde_json::from_str::<Value>(dashboard).unwrap()["panels"].is_array());
+    for (file, uid) in
+        [("spillway-overview.json", "spillway-overview"), ("spillway-tuning.json", "spillway-tuning")]
+    {
+        let dashboard = of("ConfigMap")["data"][file].as_str().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(dashboard).unwrap()["uid"], uid);
+    }
 
     let plain = objects(&rendered(&["spillway-monitoring", "--set", "prometheusRule.enabled=false"]));
     let mounted = plain.iter().find_map(|object| object["data"]["alerts.yaml"].as_str()).unwrap();
