@@ -192,7 +192,11 @@ fn what_the_commands_print_is_what_the_golden_text_says() {
     if std::env::var_os("SPILLWAY_UPDATE_GOLDEN").is_some() {
         fs::write(&file, &text).unwrap();
     }
-    assert_eq!(text, fs::read_to_string(&file).unwrap_or_default(), "SPILLWAY_UPDATE_GOLDEN=1 writes it anew");
+    assert_eq!(
+        text,
+        fs::read_to_string(&file).unwrap_or_default(),
+        "SPILLWAY_UPDATE_GOLDEN=1 writes it anew"
+    );
 }
 
 /// What differs from run to run, by what it is.
