@@ -70,7 +70,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("admin", &["telemetry", "config", "clock", "flow", "policy", "units"]),
-    ("dashboard", &["admin", "telemetry", "config", "clock", "flow", "policy", "units"]),
+    // It judges certificates, and its address is served with the same handshake as all others.
+    (
+        "dashboard",
+        &["admin", "server", "authn", "identity", "telemetry", "config", "clock", "flow", "policy", "units"],
+    ),
     ("demo", &["config", "clock", "policy", "request", "identity", "units"]),
     (
         "app",

@@ -22,14 +22,14 @@ use super::tapped::TapFilter;
 use super::wire::newcomers::Approved;
 use super::wire::{self, Isolate, Isolated, Isolations, LeverView, Moved, Problem, Release};
 use super::wire_change::code;
-use crate::telemetry::LocalPeer;
+use crate::telemetry::Asker;
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 type Shared = State<Arc<dyn Operations>>;
 
-/// The service behind the socket, and behind the dashboard as far as a role reaches. Every request carries a [`LocalPeer`] in its extensions.
+/// The service behind the socket, and behind the dashboard as far as a role reaches. Every request carries a [`Asker`] in its extensions.
 pub(crate) fn router(operations: Arc<dyn Operations>) -> Router {
     let changes = operations.changes().map_or_else(Router::new, changes::router);
     Router::new()
@@ -109,7 +109,7 @@ async fn isolations(State(operations): Shared) -> Response {
     json(StatusCode::OK, &Isolations { isolations: operations.isolations() })
 }
 
-async fn isolate(State(operations): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+async fn isolate(State(operations): Shared, Extension(by): Extension<Asker>, body: Bytes) -> Response {
     let request: Isolate = match read(&body) {
         Ok(request) => request,
         Err(problem) => return refused(&problem),
@@ -125,7 +125,7 @@ async fn isolate(State(operations): Shared, Extension(by): Extension<LocalPeer>,
     }
 }
 
-async fn release(State(operations): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+async fn release(State(operations): Shared, Extension(by): Extension<Asker>, body: Bytes) -> Response {
     let released = read(&body).and_then(|request: Release| operations.release(&request, by));
     match released {
         Ok(isolation) => {
@@ -136,19 +136,19 @@ async fn release(State(operations): Shared, Extension(by): Extension<LocalPeer>,
     }
 }
 
-async fn lock(State(operations): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+async fn lock(State(operations): Shared, Extension(by): Extension<Asker>, body: Bytes) -> Response {
     moved(&operations, read(&body).and_then(|request| operations.lock(&request, by))).await
 }
 
-async fn unlock(State(operations): Shared, Extension(by): Extension<LocalPeer>) -> Response {
+async fn unlock(State(operations): Shared, Extension(by): Extension<Asker>) -> Response {
     moved(&operations, operations.unlock(by)).await
 }
 
-async fn hold_limit(State(operations): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+async fn hold_limit(State(operations): Shared, Extension(by): Extension<Asker>, body: Bytes) -> Response {
     moved(&operations, read(&body).and_then(|request| operations.hold_limit(&request, by))).await
 }
 
-async fn free_limit(State(operations): Shared, Extension(by): Extension<LocalPeer>) -> Response {
+async fn free_limit(State(operations): Shared, Extension(by): Extension<Asker>) -> Response {
     moved(&operations, operations.free_limit(by)).await
 }
 

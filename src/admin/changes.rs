@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::api::{json, read, refused, value};
 use super::wire::{self, Problem};
 use super::wire_change::{ConfigHistory, ConfigView, Rollback, RolloutOrder, RolloutView};
-use crate::telemetry::LocalPeer;
+use crate::telemetry::Asker;
 
 /// What can be asked of whoever keeps the policy. May wait for the disk.
 pub trait Changes: Send + Sync {
@@ -33,19 +33,19 @@ pub trait Changes: Send + Sync {
     ///
     /// # Errors
     /// Why nothing was changed.
-    fn order(&self, request: &RolloutOrder, by: LocalPeer) -> Result<RolloutView, Problem>;
+    fn order(&self, request: &RolloutOrder, by: Asker) -> Result<RolloutView, Problem>;
     /// What was in force.
     fn history(&self) -> ConfigHistory;
     /// Reads the files again.
     ///
     /// # Errors
     /// Why they are not in force.
-    fn reload(&self, by: LocalPeer) -> Result<ConfigView, Problem>;
+    fn reload(&self, by: Asker) -> Result<ConfigView, Problem>;
     /// Goes back.
     ///
     /// # Errors
     /// Why nothing was changed.
-    fn rollback(&self, request: &Rollback, by: LocalPeer) -> Result<ConfigView, Problem>;
+    fn rollback(&self, request: &Rollback, by: Asker) -> Result<ConfigView, Problem>;
 }
 
 type Shared = State<Arc<dyn Changes>>;
@@ -77,11 +77,11 @@ async fn history(State(changes): Shared) -> Response {
     answer(move || Ok(changes.history())).await
 }
 
-async fn reload(State(changes): Shared, Extension(by): Extension<LocalPeer>) -> Response {
+async fn reload(State(changes): Shared, Extension(by): Extension<Asker>) -> Response {
     answer(move || changes.reload(by)).await
 }
 
-async fn rollback(State(changes): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+async fn rollback(State(changes): Shared, Extension(by): Extension<Asker>, body: Bytes) -> Response {
     match read(&body) {
         Ok(request) => answer(move || changes.rollback(&request, by)).await,
         Err(problem) => refused(&problem),
@@ -92,7 +92,7 @@ async fn rollout(State(changes): Shared) -> Response {
     json(StatusCode::OK, &changes.rollout())
 }
 
-async fn order(State(changes): Shared, Extension(by): Extension<LocalPeer>, body: Bytes) -> Response {
+async fn order(State(changes): Shared, Extension(by): Extension<Asker>, body: Bytes) -> Response {
     match read(&body) {
         Ok(request) => answer(move || changes.order(&request, by)).await,
         Err(problem) => refused(&problem),

@@ -31,7 +31,7 @@ use self::bounded::Bounded;
 pub use self::changes::Changes;
 pub use self::operations::Operations;
 pub use self::socket::serve as serve_socket;
-pub(crate) use self::socket::{Bound, bind as bind_socket};
+pub(crate) use self::socket::{Bound, asker, bind as bind_socket};
 
 /// What the admin listener shows. Each answer is made when it is asked for.
 pub struct Inside {

@@ -14,7 +14,7 @@ use super::wire::{
     Clients, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LeverView, Lock, Problem, Release,
     Status,
 };
-use crate::telemetry::LocalPeer;
+use crate::telemetry::Asker;
 
 /// What can be asked of a proxy. Everything but [`Operations::keep`] is done at once, in memory.
 pub trait Operations: Send + Sync {
@@ -44,32 +44,32 @@ pub trait Operations: Send + Sync {
     ///
     /// # Errors
     /// Why nothing was changed.
-    fn isolate(&self, request: &Isolate, by: LocalPeer) -> Result<Isolated, Problem>;
+    fn isolate(&self, request: &Isolate, by: Asker) -> Result<Isolated, Problem>;
     /// Ends an isolation.
     ///
     /// # Errors
     /// Why nothing was changed.
-    fn release(&self, request: &Release, by: LocalPeer) -> Result<IsolationView, Problem>;
+    fn release(&self, request: &Release, by: Asker) -> Result<IsolationView, Problem>;
     /// Locks down.
     ///
     /// # Errors
     /// Why nothing was changed.
-    fn lock(&self, request: &Lock, by: LocalPeer) -> Result<LeverView, Problem>;
+    fn lock(&self, request: &Lock, by: Asker) -> Result<LeverView, Problem>;
     /// Ends the lockdown.
     ///
     /// # Errors
     /// When there is none.
-    fn unlock(&self, by: LocalPeer) -> Result<LeverView, Problem>;
+    fn unlock(&self, by: Asker) -> Result<LeverView, Problem>;
     /// Holds L.
     ///
     /// # Errors
     /// Why nothing was changed.
-    fn hold_limit(&self, request: &HoldLimit, by: LocalPeer) -> Result<LeverView, Problem>;
+    fn hold_limit(&self, request: &HoldLimit, by: Asker) -> Result<LeverView, Problem>;
     /// Lets L go.
     ///
     /// # Errors
     /// When it is not held.
-    fn free_limit(&self, by: LocalPeer) -> Result<LeverView, Problem>;
+    fn free_limit(&self, by: Asker) -> Result<LeverView, Problem>;
     /// Whoever keeps the policy, where somebody does.
     fn changes(&self) -> Option<Arc<dyn Changes>> {
         None

@@ -29,7 +29,7 @@ use tower::ServiceExt as _;
 use super::api;
 use super::operations::Operations;
 use super::wire::{self, Problem};
-use crate::telemetry::LocalPeer;
+use crate::telemetry::Asker;
 
 /// Connections at a time. The dashboard and some terminals need fewer.
 const CONNECTIONS_MAX: usize = 32;
@@ -154,13 +154,17 @@ pub(crate) fn bind(path: &Path) -> io::Result<Bound> {
     Ok(Bound { listener, path: path.to_owned() })
 }
 
+/// Who is at the other end, as the kernel says.
+pub(crate) fn asker(stream: &UnixStream) -> Asker {
+    let Ok(peer) = stream.peer_cred() else { return Asker::default() };
+    Asker { uid: Some(peer.uid()), pid: peer.pid(), user: None }
+}
+
 async fn answer(stream: UnixStream, router: Router) {
-    let peer = stream
-        .peer_cred()
-        .map_or_else(|_| LocalPeer::default(), |peer| LocalPeer { uid: Some(peer.uid()), pid: peer.pid() });
+    let by = asker(&stream);
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(respond(router, request.map(Body::new), peer).await) }
+        let (router, by) = (router.clone(), by.clone());
+        async move { Ok::<_, Infallible>(respond(router, request.map(Body::new), by).await) }
     });
     // A client that left, or spoke no HTTP, is nobody's trouble.
     let _ = http1::Builder::new()
@@ -170,8 +174,8 @@ async fn answer(stream: UnixStream, router: Router) {
         .await;
 }
 
-async fn respond(router: Router, mut request: Request<Body>, peer: LocalPeer) -> Response {
-    request.extensions_mut().insert(peer);
+async fn respond(router: Router, mut request: Request<Body>, by: Asker) -> Response {
+    request.extensions_mut().insert(by);
     match tokio::time::timeout(ANSWER_WITHIN, router.oneshot(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},

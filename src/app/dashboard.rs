@@ -1,7 +1,8 @@
 //! Who serves the dashboard, and where do its numbers come from?
 //!
 //! A thread of its own with a runtime of its own, beside that of the levers: drawing a page must not keep a lever waiting,
-//! and neither shards nor the control thread are asked for anything.
+//! and neither shards nor the control thread are asked for anything. It also serves the address for operators who are on
+//! another machine.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use tokio::sync::oneshot;
 
 use super::{ShardStats, StartError, settings};
 use crate::admin::Operations;
-use crate::config::{ProxyConfiguration, TrafficPolicy};
-use crate::dashboard::{Dashboard, Figures, serve};
+use crate::authn::{ClientAuthority, Material};
+use crate::config::{AdminRoles, ProxyConfiguration, TrafficPolicy};
+use crate::dashboard::{Dashboard, Door, Figures, Roles, serve};
 use crate::flow::Reason;
 use crate::gateway::Gate;
 use crate::policy::Lane;
+use crate::server::{MinVersion, Resumption, TlsSettings};
 use crate::telemetry::Metrics;
 use crate::upstream::Via;
 
@@ -75,6 +78,21 @@ impl Sources {
     }
 }
 
+/// The address for whoever is on another machine, where there is one. `authority` judges who comes.
+pub(super) fn door(proxy: &ProxyConfiguration, authority: Arc<ClientAuthority>) -> Option<Arc<Door>> {
+    let https = proxy.admin.https.as_ref()?;
+    let AdminRoles { viewer, operator, admin } = proxy.admin.roles.clone();
+    // A session that is resumed proves no key; people come seldom enough to prove theirs each time.
+    let settings = TlsSettings {
+        certificate: Material::File(https.tls.cert_file.clone()),
+        key: Material::File(https.tls.key_file.clone()),
+        min_version: MinVersion::Tls12,
+        resumption: Resumption::Off,
+    };
+    let roles = Roles::new([viewer, operator, admin]);
+    Some(Door::open((https.address, https.names.clone()), roles, settings, authority))
+}
+
 /// The thread; dropping it ends it and takes the socket away.
 pub(super) struct DashboardThread {
     thread: Option<JoinHandle<()>>,
@@ -82,13 +100,15 @@ pub(super) struct DashboardThread {
 }
 
 impl DashboardThread {
-    /// Starts it; without a socket there is nothing to start.
+    /// Starts it; without a socket and without an address there is nothing to start.
     pub(super) fn start(
-        socket: Option<PathBuf>,
+        (socket, door): (Option<PathBuf>, Option<Arc<Door>>),
         operations: Arc<dyn Operations>,
         sources: Sources,
     ) -> Result<Option<Self>, StartError> {
-        let Some(socket) = socket else { return Ok(None) };
+        if socket.is_none() && door.is_none() {
+            return Ok(None);
+        }
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Control)?;
         let (end, ended) = oneshot::channel::<()>();
         let dashboard = Dashboard::new(operations, Box::new(move || sources.figures()));
@@ -98,7 +118,7 @@ impl DashboardThread {
                 runtime.block_on(async {
                     tokio::select! {
                         _ = ended => {}
-                        () = serve(&socket, dashboard) => {}
+                        () = serve(socket.as_deref(), door, dashboard) => {}
                     }
                 });
                 runtime.shutdown_background();

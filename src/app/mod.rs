@@ -43,6 +43,7 @@ use crate::authn::{Authenticator, AuthnError, MaterialError};
 use crate::breakglass::{Audit, BoundLane, Lane as BreakGlassLane, LaneError, Surroundings};
 use crate::clock;
 use crate::config::{self, PolicyText, ProxyConfiguration, TrafficPolicy};
+use crate::dashboard::Door;
 use crate::flow::{self, Ceiling, ResponseBytes, Scheduler};
 use crate::gateway::{Entrance, Gate, Gateway, Newcomers, Reserve, Shared};
 use crate::policy::{Lane, Policy, PolicyError};
@@ -129,6 +130,8 @@ pub struct Addresses {
     pub break_glass: Option<SocketAddr>,
     /// Metrics and health.
     pub metrics: SocketAddr,
+    /// The operators' address, where there is one and it could be had.
+    pub admin: Option<SocketAddr>,
 }
 
 impl fmt::Display for Addresses {
@@ -138,6 +141,9 @@ impl fmt::Display for Addresses {
         }
         if let Some(address) = self.break_glass {
             writeln!(f, "break-glass {address}")?;
+        }
+        if let Some(address) = self.admin {
+            writeln!(f, "admin {address}")?;
         }
         writeln!(f, "metrics {}", self.metrics)
     }
@@ -191,6 +197,7 @@ struct Prepared {
     listeners: Vec<Listener>,
     break_glass: Option<BoundLane>,
     metrics: std::net::TcpListener,
+    door: Option<Arc<Door>>,
     shared: Arc<Shared>,
     upstream: upstream::Settings,
     gate: Arc<Gate>,
@@ -241,6 +248,7 @@ pub fn start_from(
         listeners: prepared.listeners.iter().map(|l| (l.name().to_owned(), l.address())).collect(),
         break_glass: prepared.break_glass.as_ref().map(BoundLane::address),
         metrics: prepared.metrics.local_addr().unwrap_or(proxy.metrics.address),
+        admin: prepared.door.as_ref().and_then(|door| door.address()),
     };
     addresses.listeners.sort();
 
@@ -284,7 +292,7 @@ pub fn start_from(
     control.keep_server(server);
     let sources = Sources::new((proxy, policy), (shown, Arc::clone(&prepared.shared.metrics), stats));
     let (page, keeper) = (proxy.admin.dashboard.socket.clone(), Arc::clone(&prepared.keeper));
-    let dashboard = DashboardThread::start(page, keeper, sources)?;
+    let dashboard = DashboardThread::start((page, prepared.door), keeper, sources)?;
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
     Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, dashboard, audit })
@@ -318,7 +326,9 @@ fn prepare(
     let break_glass = proxy.break_glass.as_ref().map(bind).transpose()?;
     let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
-    let mut watch = watched::all(proxy, &authenticator, serving, upstream.rotation.clone(), &metrics);
+    let door = dashboard::door(proxy, authenticator.authority());
+    let served = (serving, door.as_ref());
+    let mut watch = watched::all(proxy, &authenticator, served, upstream.rotation.clone(), &metrics);
     let beginning = change::begin(proxy, policy, origin.policy_text.as_ref());
     let policy = &beginning.policy;
     let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
@@ -360,6 +370,7 @@ fn prepare(
         listeners,
         break_glass,
         metrics: metrics_listener,
+        door,
         shared,
         upstream,
         gate,

@@ -10,15 +10,17 @@ use super::reload::Watch;
 use super::{StartError, settings};
 use crate::authn::{Authenticator, Material};
 use crate::config::{JwtKeys, ProxyConfiguration};
+use crate::dashboard::Door;
 use crate::server::Tls;
 use crate::telemetry::Metrics;
 use crate::upstream::Rotation;
 
-/// Everything there is to follow. `serving` are the listeners' TLS sides, in the order of the configuration.
+/// Everything there is to follow. `serving` are the listeners' TLS sides, in the order of the configuration,
+/// `door` is the operators' address.
 pub(super) fn all(
     proxy: &ProxyConfiguration,
     authenticator: &Arc<Authenticator>,
-    serving: Vec<Arc<Tls>>,
+    (serving, door): (Vec<Arc<Tls>>, Option<&Arc<Door>>),
     rotation: Option<Rotation>,
     metrics: &Arc<Metrics>,
 ) -> Watch {
@@ -48,6 +50,10 @@ pub(super) fn all(
         let authority = authenticator.authority();
         let files = [listener.tls.cert_file.clone(), listener.tls.key_file.clone()];
         watch.add("serving", files, move || tls.reload(&settings, Arc::clone(&authority)));
+    }
+    if let (Some(https), Some(door)) = (&proxy.admin.https, door) {
+        let (files, door) = ([https.tls.cert_file.clone(), https.tls.key_file.clone()], Arc::clone(door));
+        watch.add("admin", files, move || door.load());
     }
     if let (Some(files), Some(rotation)) = (&proxy.upstreams.forward_identity.front_proxy, rotation) {
         let (watched, files) = ([files.cert_file.clone(), files.key_file.clone()], files.clone());
@@ -86,6 +92,9 @@ fn expiries(proxy: &ProxyConfiguration) -> Expiries {
     }
     if let Some(front_proxy) = &proxy.upstreams.forward_identity.front_proxy {
         expiries.add("front_proxy", Material::File(front_proxy.cert_file.clone()));
+    }
+    if let Some(https) = &proxy.admin.https {
+        expiries.add("admin", Material::File(https.tls.cert_file.clone()));
     }
     if let Some(certificates) = &proxy.authentication.client_certificate {
         expiries.add("client_ca", Material::File(certificates.ca_file.clone()));

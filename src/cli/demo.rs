@@ -13,10 +13,10 @@ use clap::Args as ClapArgs;
 use super::Ending;
 use crate::app;
 use crate::config::{
-    self, Admin, Arming, Authentication, BreakGlass, CertificateFiles, ClientCertificate, Connections,
-    Dashboard, Drain, ForwardIdentity, Grants, Http2, LaneAudit, Limits, Listener, Logging, Metrics,
-    ProbeIdentity, ProxyConfiguration, Runtime, Server, ServerTls, ServiceAccountToken, Timeouts, TlsVersion,
-    UnverifiedProtocol, UpstreamTls, Upstreams,
+    self, Admin, AdminRoles, Arming, Authentication, BreakGlass, CertificateFiles, ClientCertificate,
+    Connections, Dashboard, Drain, ForwardIdentity, Grants, Http2, LaneAudit, Limits, Listener, Logging,
+    Metrics, ProbeIdentity, ProxyConfiguration, Runtime, Server, ServerTls, ServiceAccountToken, Timeouts,
+    TlsVersion, UnverifiedProtocol, UpstreamTls, Upstreams,
 };
 use crate::demo::{self, Afterwards, Played, ProxyInputs, Report, RunningProxy, Standing};
 
@@ -176,7 +176,12 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
         metrics: Metrics { address: ANY },
         admin: {
             let socket = admin_socket(inputs);
-            Admin { dashboard: Dashboard::beside(Some(&socket)), socket: Some(socket) }
+            Admin {
+                dashboard: Dashboard::beside(Some(&socket)),
+                socket: Some(socket),
+                https: None,
+                roles: AdminRoles::default(),
+            }
         },
         logging: Logging::default(),
         drain: Drain::default(),

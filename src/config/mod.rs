@@ -10,6 +10,7 @@
 //!
 //! Left out: behaviour, and the other contents of certificates and keys.
 
+mod admin;
 mod analyze;
 mod authentication;
 mod diagnostic;
@@ -18,6 +19,7 @@ mod learn;
 mod load;
 mod proxy;
 mod quantity;
+mod read_admin;
 mod read_authentication;
 mod read_enforcement;
 mod read_newcomers;
@@ -36,6 +38,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use admin::*;
 pub use authentication::*;
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
 pub use load::{

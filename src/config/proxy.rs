@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::admin::{AdminHttps, AdminRoles};
 use super::authentication::{Anonymous, JwtProvider, TokenReview};
 
 /// One proxy's plumbing. All of it needs a restart unless a field says *hot*.
@@ -432,6 +433,10 @@ pub struct Admin {
     pub socket: Option<PathBuf>,
     /// The page for a browser.
     pub dashboard: Dashboard,
+    /// The same for whoever is not on the node. Absent: there is none.
+    pub https: Option<AdminHttps>,
+    /// What whoever comes there may do.
+    pub roles: AdminRoles,
 }
 
 /// The page for a browser: `spillway dashboard`.
@@ -465,7 +470,8 @@ impl Admin {
 impl Default for Admin {
     fn default() -> Self {
         let socket = Some(PathBuf::from(Self::SOCKET));
-        Self { dashboard: Dashboard::beside(socket.as_deref()), socket }
+        let dashboard = Dashboard::beside(socket.as_deref());
+        Self { socket, dashboard, https: None, roles: AdminRoles::default() }
     }
 }
 

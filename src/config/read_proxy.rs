@@ -11,8 +11,8 @@ use super::authentication::Anonymous;
 use super::diagnostic::{Code, Diagnostic};
 use super::files::Content;
 use super::proxy::*;
-use super::read_authentication;
 use super::section::{Field, Section};
+use super::{read_admin, read_authentication};
 
 /// Range of the phases of a connection: shorter breaks slow links, longer is no protection.
 const PHASE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
@@ -21,7 +21,7 @@ const PHASE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::f
 const MEMORY_MIN: u64 = 32 << 20;
 
 /// Lists in this document: more entries are a mistake, not a need.
-const ENTRIES_MAX: usize = 16;
+pub(super) const ENTRIES_MAX: usize = 16;
 
 /// Reads everything below `apiVersion` and `kind`.
 pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
@@ -34,7 +34,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
     let break_glass = section.maybe("breakGlass", |field| field.section(break_glass));
     let runtime = section.or("runtime", Runtime::default(), |field| field.section(runtime));
     let metrics = section.or("metrics", Metrics::default(), |field| field.section(metrics));
-    let admin = section.or("admin", Admin::default(), |field| field.section(admin));
+    let admin = section.or("admin", Admin::default(), |field| field.section(read_admin::admin));
     let logging = section.or("logging", Logging::default(), |field| field.section(logging));
     let drain = section.or("drain", Drain::default(), |field| field.section(drain));
     let state = section.maybe("state", |field| field.section(state));
@@ -56,6 +56,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
     };
     check_addresses(&read, &fields, section);
     check_trust(&read, section);
+    read_admin::check(&read, section);
     Some(read)
 }
 
@@ -85,6 +86,9 @@ fn check_addresses(read: &ProxyConfiguration, fields: &[Field<'_>], section: &mu
         listening.push((break_glass.address, "the break-glass listener".into(), section.field("breakGlass")));
     }
     listening.push((read.metrics.address, "the metrics listener".into(), section.field("metrics")));
+    if let Some(https) = &read.admin.https {
+        listening.push((https.address, "the operators' address".into(), section.field("admin")));
+    }
     for (address, name, field) in listening {
         if let Some((other, owner)) = taken.iter().find(|(other, _)| clash(address, *other)) {
             let message = format!("{name} cannot have {address}: {owner} has {other}");
@@ -188,7 +192,7 @@ fn server_tls(section: &mut Section<'_>) -> Option<ServerTls> {
     Some(ServerTls { cert_file, key_file, min_version })
 }
 
-fn certificate_files(section: &mut Section<'_>) -> Option<CertificateFiles> {
+pub(super) fn certificate_files(section: &mut Section<'_>) -> Option<CertificateFiles> {
     let cert_file = section.need("certFile", |field| field.file(Content::Certificates));
     let key_file = section.need("keyFile", |field| field.file(Content::PrivateKey));
     Some(CertificateFiles { cert_file: cert_file?, key_file: key_file? })
@@ -469,38 +473,6 @@ fn runtime(section: &mut Section<'_>) -> Option<Runtime> {
 
 fn metrics(section: &mut Section<'_>) -> Option<Metrics> {
     Some(Metrics { address: section.or("address", Metrics::default().address, Field::address) })
-}
-
-/// A path the kernel takes, or the word that there is none.
-fn admin(section: &mut Section<'_>) -> Option<Admin> {
-    let socket = section.or("socket", Admin::default().socket, socket_path);
-    let beside = Dashboard::beside(socket.as_deref());
-    let dashboard = section.or("dashboard", beside.clone(), |field| {
-        field.section(|section| {
-            let own = section.field("socket");
-            let path = section.or("socket", beside.socket, socket_path);
-            if let Some(field) = own
-                && path.is_some()
-                && path == socket
-            {
-                let message = format!("`{}` is `admin.socket`: each needs a file of its own", field.path());
-                field.report(Code::Contradiction, message, "choose another file in the same folder");
-            }
-            Some(Dashboard { socket: path })
-        })
-    });
-    Some(Admin { socket, dashboard })
-}
-
-fn socket_path(field: Field<'_>) -> Option<Option<std::path::PathBuf>> {
-    let expected = format!("an absolute path of at most {} bytes, or None", Admin::SOCKET_BYTES_MAX);
-    field.parsed(&expected, |text| match text {
-        "None" => Some(None),
-        path if path.starts_with('/') && !path.ends_with('/') && path.len() <= Admin::SOCKET_BYTES_MAX => {
-            Some(Some(path.into()))
-        }
-        _ => None,
-    })
 }
 
 fn logging(section: &mut Section<'_>) -> Option<Logging> {

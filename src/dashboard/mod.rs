@@ -14,21 +14,31 @@ mod detail;
 mod figures;
 mod history;
 mod html;
+mod https;
 mod look;
 mod page;
 mod panels;
+mod roles;
 mod routes;
 mod serve;
 mod tunnel;
 
 pub use self::access::Role;
 pub use self::figures::Figures;
+pub use self::https::Door;
+pub use self::roles::Roles;
 pub use self::routes::Dashboard;
 pub use self::serve::serve;
 pub use self::tunnel::{Tunnel, TunnelError};
 
 /// The codes of problems; `docs/DASHBOARD.md` explains them.
 pub mod code {
+    /// No certificate, or one that proves nothing.
+    pub const CERTIFICATE: &str = "SPW0764";
+    /// None of the certificate's groups has a role.
+    pub const NO_ROLE: &str = "SPW0765";
+    /// The operators' address, or its certificate, cannot be had.
+    pub const ADDRESS: &str = "SPW0766";
     /// The name in the address is not one of this dashboard.
     pub const HOST: &str = "SPW0770";
     /// Another page asks, or something that is no page of ours.

@@ -22,14 +22,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 use tower::ServiceExt as _;
 
-use super::access::{Refused, Role, allowed, judge, needed};
+use super::access::{Guest, Place, Refused, Role, allowed, judge, needed, told};
 use super::figures::Figures;
 use super::look::Look;
 use super::page::{Content, Panel, View, document};
 use super::{access, code};
 use crate::admin::wire::Problem;
 use crate::admin::{self, Operations};
-use crate::telemetry::LocalPeer;
 
 /// How often the proxy is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -110,11 +109,17 @@ impl Dashboard {
     pub(super) async fn respond(
         self: Arc<Self>,
         request: Request<Body>,
-        peer: LocalPeer,
-        role: Role,
+        guest: Guest,
+        place: Place<'_>,
     ) -> Response {
-        let answered = self.answer(request, peer, role).await;
-        let mut response = answered.unwrap_or_else(|(status, problem)| admin::json(status, &problem));
+        let as_text = access::wants_text(&request);
+        let answered = self.answer(request, guest, place).await;
+        let response = answered.unwrap_or_else(|(status, problem)| told(as_text, status, &problem));
+        Self::guarded(response)
+    }
+
+    /// With what tells a browser to do nothing but show it.
+    pub(super) fn guarded(mut response: Response) -> Response {
         let headers = response.headers_mut();
         for (name, value) in [
             (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -134,11 +139,11 @@ impl Dashboard {
     async fn answer(
         self: Arc<Self>,
         request: Request<Body>,
-        peer: LocalPeer,
-        role: Role,
+        guest: Guest,
+        place: Place<'_>,
     ) -> Result<Response, Refused> {
         let (head, body) = request.into_parts();
-        let role = judge(&head, role)?;
+        let role = judge(&head, guest.role, place)?;
         let view = View::of(head.uri.query());
         let path = head.uri.path();
         if head.method == Method::GET {
@@ -148,7 +153,7 @@ impl Dashboard {
                     let view = view.ok_or_else(no_page)?;
                     return Ok(html(&document(&view, role, &self.look.lock(), &Content::Later)));
                 }
-                "/live" => return self.live(view.ok_or_else(no_page)?, role),
+                "/live" => return self.live(view.ok_or_else(no_page)?, (role, guest.name())),
                 "/status.txt" => return Ok(typed("text/plain; charset=utf-8", self.plain_text())),
                 _ => {}
             }
@@ -161,9 +166,13 @@ impl Dashboard {
             (StatusCode::PAYLOAD_TOO_LARGE, Problem::new(code::NO_PAGE, message, "nothing was changed"))
         })?;
         let body = body.to_bytes();
-        allowed(role, needed(&head.method, path, &body).ok_or_else(no_page)?)?;
+        let needed = needed(&head.method, path, &body).ok_or_else(no_page)?;
+        allowed(&guest, role, needed).inspect_err(|_| {
+            let (by, role, path) = (&guest.by, role.as_str(), path);
+            tracing::warn!(%by, role, path, code = code::ROLE, "the role may not do that: nothing was changed");
+        })?;
         let mut request = Request::from_parts(head, Body::from(body));
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(guest.by);
         match self.levers.clone().oneshot(request).await {
             Ok(response) => Ok(response),
             Err(never) => match never {},
@@ -196,15 +205,15 @@ impl Dashboard {
     }
 
     /// Pushes what changed of a page, from now on.
-    fn live(self: Arc<Self>, view: View, role: Role) -> Result<Response, Refused> {
+    fn live(self: Arc<Self>, view: View, (role, who): (Role, &str)) -> Result<Response, Refused> {
         let Ok(place) = Arc::clone(&self.viewers).try_acquire_owned() else {
             let message = format!("{VIEWERS_MAX} pages are watched already");
             let problem = Problem::new(code::VIEWERS, message, "close one; or on the node: spillway status");
             return Err((StatusCode::SERVICE_UNAVAILABLE, problem));
         };
         let turns = self.turned.subscribe();
-        let viewer =
-            Viewer { dashboard: self, view, role, turns, seen: HashMap::new(), is_new: true, _place: place };
+        let (who, seen) = (who.to_owned(), HashMap::new());
+        let viewer = Viewer { dashboard: self, view, role, who, turns, seen, is_new: true, _place: place };
         let body = Body::from_stream(stream::unfold(viewer, Viewer::next));
         Ok(([(header::CONTENT_TYPE, "text/event-stream")], body).into_response())
     }
@@ -215,6 +224,8 @@ struct Viewer {
     dashboard: Arc<Dashboard>,
     view: View,
     role: Role,
+    /// Whose certificate it is, where one was shown.
+    who: String,
     turns: watch::Receiver<u64>,
     /// Hashes of the panels as they were pushed last.
     seen: HashMap<&'static str, u64>,
@@ -241,7 +252,7 @@ impl Viewer {
             }
         }
         let host = self.dashboard.look.lock().figures.host.clone();
-        let event = json!({ "number": number, "role": self.role.as_str(), "host": host, "order": order, "panels": changed });
+        let event = json!({ "number": number, "role": self.role.as_str(), "who": self.who, "host": host, "order": order, "panels": changed });
         Some((Ok(Bytes::from(format!("data: {event}\n\n"))), self))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Over a unix socket of its own (mode 0600), by a thread of its own. Who may open the file is admin: the same person could
 //! run the command line. `ssh -L 8700:/run/spillway/dashboard.sock NODE` carries it to a browser, `spillway dashboard`
-//! does it with a token.
+//! does it with a token. Where `admin.https` is configured, the same thread serves that address ([`https`]).
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -17,10 +17,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
+use super::access::{Guest, Place};
+use super::code;
+use super::https::{self, Door};
 use super::routes::Dashboard;
-use super::{Role, code};
 use crate::admin;
-use crate::telemetry::LocalPeer;
 
 /// Connections at a time: 32 that watch, and as many that fetch and act.
 const CONNECTIONS_MAX: usize = 64;
@@ -33,10 +34,20 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// After an error of `accept`: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Looks and serves until the runtime ends.
-pub async fn serve(path: &Path, dashboard: Arc<Dashboard>) {
+/// Looks, and serves at each of both that there is, until the runtime ends.
+pub async fn serve(socket: Option<&Path>, door: Option<Arc<Door>>, dashboard: Arc<Dashboard>) {
     let looking = Arc::clone(&dashboard);
     tokio::spawn(async move { looking.keep().await });
+    if let Some(door) = door {
+        tokio::spawn(https::serve(door, Arc::clone(&dashboard)));
+    }
+    match socket {
+        Some(path) => serve_socket(path, dashboard).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_socket(path: &Path, dashboard: Arc<Dashboard>) {
     let bound = bound(path).await;
     tracing::info!(socket = %path.display(), "dashboard");
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -85,12 +96,12 @@ async fn bound(path: &Path) -> admin::Bound {
 }
 
 async fn answer(stream: UnixStream, dashboard: Arc<Dashboard>) {
-    let peer = stream
-        .peer_cred()
-        .map_or_else(|_| LocalPeer::default(), |peer| LocalPeer { uid: Some(peer.uid()), pid: peer.pid() });
+    let by = admin::asker(&stream);
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let dashboard = Arc::clone(&dashboard);
-        async move { Ok::<_, Infallible>(dashboard.respond(request.map(Body::new), peer, Role::Admin).await) }
+        let (dashboard, guest) = (Arc::clone(&dashboard), Guest::at_socket(by.clone()));
+        async move {
+            Ok::<_, Infallible>(dashboard.respond(request.map(Body::new), guest, Place::default()).await)
+        }
     });
     // A client that left, or spoke no HTTP, is nobody's trouble.
     let _ = http1::Builder::new()

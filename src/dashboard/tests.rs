@@ -9,6 +9,7 @@ use crate::admin::wire::{
     LeverView, Lock, Release, Status,
 };
 use crate::policy::Lane;
+use crate::telemetry::Asker;
 
 const EVIL: &str = "<script>alert(1)</script>\"'&\u{202e}";
 
@@ -106,27 +107,27 @@ impl Operations for Proxy {
         vec![]
     }
 
-    fn isolate(&self, _: &Isolate, _: LocalPeer) -> Result<Isolated, Problem> {
+    fn isolate(&self, _: &Isolate, _: Asker) -> Result<Isolated, Problem> {
         Ok(Isolated::default())
     }
 
-    fn release(&self, _: &Release, _: LocalPeer) -> Result<IsolationView, Problem> {
+    fn release(&self, _: &Release, _: Asker) -> Result<IsolationView, Problem> {
         Ok(IsolationView::default())
     }
 
-    fn lock(&self, _: &Lock, _: LocalPeer) -> Result<LeverView, Problem> {
+    fn lock(&self, _: &Lock, _: Asker) -> Result<LeverView, Problem> {
         Ok(LeverView::default())
     }
 
-    fn unlock(&self, _: LocalPeer) -> Result<LeverView, Problem> {
+    fn unlock(&self, _: Asker) -> Result<LeverView, Problem> {
         Ok(LeverView::default())
     }
 
-    fn hold_limit(&self, _: &HoldLimit, _: LocalPeer) -> Result<LeverView, Problem> {
+    fn hold_limit(&self, _: &HoldLimit, _: Asker) -> Result<LeverView, Problem> {
         Ok(LeverView::default())
     }
 
-    fn free_limit(&self, _: LocalPeer) -> Result<LeverView, Problem> {
+    fn free_limit(&self, _: Asker) -> Result<LeverView, Problem> {
         Ok(LeverView::default())
     }
 
@@ -153,7 +154,8 @@ async fn ask(
         request = request.header(*name, *value);
     }
     let body = r#"{"kind":"user","name":"x","to":"deny","forSeconds":60,"reason":"x"}"#;
-    Arc::clone(dashboard).respond(request.body(Body::from(body)).unwrap(), LocalPeer::default(), role).await
+    let guest = Guest { by: Asker::default(), role, roles: None };
+    Arc::clone(dashboard).respond(request.body(Body::from(body)).unwrap(), guest, Place::default()).await
 }
 
 async fn text(response: Response) -> String {

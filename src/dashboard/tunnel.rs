@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::access::{ROLE_HEADER, Refused, Role, judge};
+use super::access::{Place, ROLE_HEADER, Refused, Role, judge};
 use super::{code, routes};
 use crate::admin::{self, wire::Problem};
 use crate::clock;
@@ -181,7 +181,7 @@ impl Tunnel {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, Refused> {
         let (mut head, body) = request.into_parts();
         head.headers.remove(ROLE_HEADER);
-        judge(&head, self.role)?;
+        judge(&head, self.role, Place::default())?;
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if host.rsplit(':').next() != Some(self.address.port().to_string().as_str()) {
             let problem =

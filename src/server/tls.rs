@@ -124,6 +124,15 @@ impl Tls {
         Ok(())
     }
 
+    /// The handshake for an address that speaks HTTP/1.1 alone, and who judges what is shown there.
+    #[must_use]
+    pub fn http1(&self) -> (Arc<ServerConfig>, Arc<ClientAuthority>) {
+        let Current { config, authority } = &*self.current();
+        let mut config = ServerConfig::clone(config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        (Arc::new(config), Arc::clone(authority))
+    }
+
     pub(super) fn current(&self) -> Arc<Current> {
         self.current.load_full()
     }

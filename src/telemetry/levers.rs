@@ -3,6 +3,9 @@
 //! A change of a lever is one event, told with who asked for it; requests it refuses are counted by what is done to
 //! them. Names of clients stand in the log alone.
 
+use std::fmt;
+use std::sync::Arc;
+
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec};
 
 use super::metrics::Register;
@@ -17,13 +20,26 @@ pub struct LeverGauges {
     pub lockdown: bool,
 }
 
-/// Who asked, as the kernel says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LocalPeer {
+/// Who asked: on this node the kernel says it, elsewhere a certificate does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
     /// User id of the process at the other end of the socket.
     pub uid: Option<u32>,
     /// Its process id.
     pub pid: Option<i32>,
+    /// The user of a client certificate that was verified.
+    pub user: Option<Arc<str>>,
+}
+
+impl fmt::Display for Asker {
+    /// `uid 0`, `user alice`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.user, self.uid) {
+            (Some(user), _) => write!(f, "user {user}"),
+            (None, Some(uid)) => write!(f, "uid {uid}"),
+            (None, None) => f.write_str("unknown"),
+        }
+    }
 }
 
 /// A lever was moved, or came back by itself.
@@ -44,15 +60,16 @@ pub struct LeverMoved<'a> {
     /// It was done although the target is protected.
     pub forced: bool,
     /// Who asked; nobody when it moved by itself.
-    pub by: Option<LocalPeer>,
+    pub by: Option<Asker>,
 }
 
 impl LeverMoved<'_> {
     /// One line, always a warning: somebody must be able to see later what was done.
     pub fn emit(&self) {
-        let Self { action, id, target, to, seconds, reason, forced, by } = *self;
-        let by = by.unwrap_or_default();
+        let Self { action, id, target, to, seconds, reason, forced, ref by } = *self;
+        let by = by.clone().unwrap_or_default();
         let (uid, pid) = (by.uid.map_or(-1, i64::from), by.pid.map_or(-1, i64::from));
+        let user = by.user.as_deref().unwrap_or_default();
         tracing::warn!(
             event = "lever",
             action,
@@ -64,6 +81,7 @@ impl LeverMoved<'_> {
             forced,
             uid,
             pid,
+            user,
             "a lever moved"
         );
     }

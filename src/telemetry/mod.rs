@@ -29,7 +29,7 @@ pub use durations::Durations;
 pub use event::{Answered, Answerer};
 pub use guard::{GuardCounts, Guarded};
 pub use lane::LaneMetrics;
-pub use levers::{LeverGauges, LeverMoved, LocalPeer};
+pub use levers::{Asker, LeverGauges, LeverMoved};
 pub use log::{AccessLog, Flush, LogFormat, install as install_log};
 pub use metrics::{Metrics, Scrape, UpstreamGauges};
 pub use newcomers::{NewcomerSeen, Newcomers};

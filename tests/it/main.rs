@@ -39,6 +39,7 @@ mod netns;
 mod newcomers;
 mod notify;
 mod offenders;
+mod operators;
 mod oracle;
 mod payloads;
 mod probes;

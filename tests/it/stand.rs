@@ -40,6 +40,8 @@ pub(crate) struct Stand {
     /// The listener after the main one, in the order of names.
     second: Option<SocketAddr>,
     metrics: SocketAddr,
+    /// The operators' address, where the configuration has one.
+    pub(crate) admin: Option<SocketAddr>,
     // Ended before what it uses.
     running: Option<app::Running>,
     _runtime: tokio::runtime::Runtime,
@@ -96,6 +98,7 @@ impl Stand {
             break_glass: addresses.break_glass.expect("the configuration has one"),
             second: addresses.listeners.get(1).map(|(_, address)| *address),
             metrics: addresses.metrics,
+            admin: addresses.admin,
             running: Some(running),
             apiserver,
             pki,

@@ -31,7 +31,7 @@ use crate::config::{self, FileChecks, Loaded, PolicyText, ProxyConfiguration, Tr
 use crate::gateway::{Gate, Shared};
 use crate::policy::rollout::Rollout;
 use crate::policy::{Enforcement, PolicyError};
-use crate::telemetry::{LocalPeer, PolicyChanged};
+use crate::telemetry::{Asker, PolicyChanged};
 use crate::units::Seats;
 
 pub use self::offline::{Kept, last_good};
@@ -296,8 +296,8 @@ impl Changes for Policies {
         self.shown.rollout()
     }
 
-    fn order(&self, request: &RolloutOrder, by: LocalPeer) -> Result<RolloutView, Problem> {
-        self.obey(request, by)
+    fn order(&self, request: &RolloutOrder, by: Asker) -> Result<RolloutView, Problem> {
+        self.obey(request, &by)
     }
 
     fn history(&self) -> ConfigHistory {
@@ -306,18 +306,18 @@ impl Changes for Policies {
         ConfigHistory { policies: policies.collect() }
     }
 
-    fn reload(&self, by: LocalPeer) -> Result<ConfigView, Problem> {
+    fn reload(&self, by: Asker) -> Result<ConfigView, Problem> {
         if self.parts.files.is_empty() {
             let help = "start it with spillway run --config FILE";
             return Err(Problem::new(code::NO_FILES, "this proxy was started without files", help));
         }
         let before = self.current.lock().history.last().cloned();
-        self.read_again(&show::who(by)).map_err(|problem| show::not_reloaded(&problem))?;
+        self.read_again(&by.to_string()).map_err(|problem| show::not_reloaded(&problem))?;
         let current = self.current.lock();
         Ok(show::changed(&self.parts.files, &current, before.as_ref()))
     }
 
-    fn rollback(&self, request: &Rollback, by: LocalPeer) -> Result<ConfigView, Problem> {
+    fn rollback(&self, request: &Rollback, by: Asker) -> Result<ConfigView, Problem> {
         let mut current = self.current.lock();
         let Some(now) = current.history.last().cloned() else {
             return Err(Problem::new(code::NOTHING_BEFORE, "no policy was in force before", ""));
@@ -339,7 +339,7 @@ impl Changes for Policies {
         }
         let policy = target.policy().map_err(|found| show::unusable(target.generation, &found))?;
         let text = target.text.clone().map(|text| PolicyText { file: target.file.clone(), text });
-        let why = format!("rollback to {} by {}", target.generation, show::who(by));
+        let why = format!("rollback to {} by {}", target.generation, by);
         let applied = self.apply(&mut current, policy, text.as_ref(), &why);
         applied.map_err(|error| Problem::new(code::GENERATION, error.to_string(), "choose another one"))?;
         let (hash, text) = current.in_files.clone();

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::nearest;
 use crate::policy::rollout::{Judged, Judgement, Order, Readings, Refused, Rollout, Stage, Step};
 use crate::policy::{Mode, Policy};
-use crate::telemetry::LocalPeer;
+use crate::telemetry::Asker;
 
 /// Between two looks at the clock.
 const LOOK: Duration = Duration::from_millis(250);
@@ -169,7 +169,7 @@ impl Policies {
     }
 
     /// Does what an operator wants.
-    pub(super) fn obey(&self, request: &RolloutOrder, by: LocalPeer) -> Result<RolloutView, Problem> {
+    pub(super) fn obey(&self, request: &RolloutOrder, by: &Asker) -> Result<RolloutView, Problem> {
         let order = Order::parse(&request.order).ok_or_else(|| {
             let near = nearest(&request.order, ORDERS).map(|near| format!("did you mean {near:?}?"));
             let message = format!("{:?} is no order: expected {}", request.order, ORDERS.join(", "));
@@ -182,7 +182,7 @@ impl Policies {
             current.judged = None;
         }
         self.put_in_force(&mut current);
-        let (view, who) = (self.shown.rollout(), show::who(by));
+        let (view, who) = (self.shown.rollout(), by.to_string());
         let (order, stage, percent) = (&request.order, &view.stage, view.percent);
         tracing::warn!(event = "rollout", order, stage, percent, by = who, "the rollout was moved by hand");
         self.note(format!("rollout {order}: {stage}, enforced for {percent} % of the identities ({who})"));

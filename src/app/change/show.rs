@@ -7,7 +7,6 @@ use super::{Current, FINDINGS_MAX};
 use crate::admin::wire::Problem;
 use crate::admin::wire_change::{ConfigView, PolicyView, ReloadProblem, code};
 use crate::config::{Diagnostic, Diagnostics, ProxyConfiguration, Severity};
-use crate::telemetry::LocalPeer;
 
 /// Whether a policy is shown with its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +63,6 @@ fn line(found: &Diagnostic) -> String {
         place.map_or_else(String::new, |place| format!("{}:{}:{}: ", place.file, place.line, place.column));
     let help = found.help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
     format!("{place}error[{}]: {}{help}", found.code, found.message)
-}
-
-pub(super) fn who(by: LocalPeer) -> String {
-    by.uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
 }
 
 pub(super) fn not_reloaded(problem: &ReloadProblem) -> Problem {

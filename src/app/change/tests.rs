@@ -15,7 +15,7 @@ use crate::policy::{Lane, Mode};
 use crate::server::Drain;
 use crate::telemetry::{AccessLog, Metrics};
 
-const ROOT: LocalPeer = LocalPeer { uid: Some(0), pid: Some(7) };
+const ROOT: Asker = Asker { uid: Some(0), pid: Some(7), user: None };
 
 /// A keeper over files in a folder.
 struct Desk {
@@ -262,7 +262,7 @@ fn good() -> Readings {
 }
 
 fn order(desk: &Desk, word: &str) -> Result<String, Problem> {
-    desk.policies.obey(&RolloutOrder { order: word.into() }, ROOT).map(|view| view.stage)
+    desk.policies.obey(&RolloutOrder { order: word.into() }, &ROOT).map(|view| view.stage)
 }
 
 fn in_force(desk: &Desk) -> (Mode, u32) {

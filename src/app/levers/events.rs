@@ -17,7 +17,7 @@ use crate::clock;
 use crate::flow::levers::Isolation;
 use crate::flow::{Cause, State};
 use crate::gateway::{Names, View};
-use crate::telemetry::{LaneMetrics, LeverMoved, LocalPeer};
+use crate::telemetry::{Asker, LaneMetrics, LeverMoved};
 
 /// Events that are kept: an hour of a restless incident.
 const EVENTS_MAX: usize = 256;
@@ -81,7 +81,7 @@ impl Timeline {
         action: &'static str,
         isolation: &Isolation,
         origin: &Origin,
-        by: Option<LocalPeer>,
+        by: Option<Asker>,
     ) {
         self.moved(&LeverMoved {
             action,
@@ -96,14 +96,7 @@ impl Timeline {
     }
 
     /// Logs and notes what became of a lockdown or a hold.
-    pub(super) fn lever(
-        &self,
-        action: &'static str,
-        id: &str,
-        to: &str,
-        origin: &Origin,
-        by: Option<LocalPeer>,
-    ) {
+    pub(super) fn lever(&self, action: &'static str, id: &str, to: &str, origin: &Origin, by: Option<Asker>) {
         let seconds = origin.ends_at.saturating_sub(seconds(clock::wall()));
         let reason = &origin.reason;
         self.moved(&LeverMoved { action, id, target: "", to, seconds, reason, forced: false, by });
@@ -141,7 +134,7 @@ impl Timeline {
         event.emit();
         self.written.lever(event);
         let LeverMoved { action, id, target, to, reason, .. } = event;
-        let by = event.by.and_then(|by| by.uid).map_or_else(String::new, |uid| format!(" (uid {uid})"));
+        let by = event.by.as_ref().map_or_else(String::new, |by| format!(" ({by})"));
         let target = if target.is_empty() { String::new() } else { format!(" {target}") };
         self.add("lever", format!("{action} {id}{target}: {to}; {reason}{by}"));
     }

@@ -44,7 +44,7 @@ use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
 use crate::gateway::{Gate, Levers, Names, Newcomers, Recent, Reserve, ReserveUsage, Shared};
-use crate::telemetry::{LaneMetrics, LocalPeer, Metrics};
+use crate::telemetry::{Asker, LaneMetrics, Metrics};
 use crate::units::{Instant, Seats};
 
 pub(in crate::app) use self::events::Timeline;
@@ -331,10 +331,9 @@ fn checked_target(kind: &str, name: &str) -> Result<Target, Problem> {
     })
 }
 
-fn origin(reason: &str, ttl: Duration, by: LocalPeer) -> Origin {
+fn origin(reason: &str, ttl: Duration, by: &Asker) -> Origin {
     let since = file::seconds(clock::wall());
-    let by = by.uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"));
-    Origin { reason: reason.to_owned(), since, ends_at: since + ttl.as_secs(), by }
+    Origin { reason: reason.to_owned(), since, ends_at: since + ttl.as_secs(), by: by.to_string() }
 }
 
 /// Short enough to read out on a call, and not in use.
@@ -381,7 +380,7 @@ impl Operations for Keeper {
         show::isolations(self)
     }
 
-    fn isolate(&self, request: &Isolate, by: LocalPeer) -> Result<Isolated, Problem> {
+    fn isolate(&self, request: &Isolate, by: Asker) -> Result<Isolated, Problem> {
         let target = checked_target(&request.kind, &request.name)?;
         let action = Action::parse(&request.to).ok_or_else(|| {
             let message = format!("{:?} is no action: expected penalty or deny", request.to);
@@ -398,7 +397,7 @@ impl Operations for Keeper {
         let until = clock::now() + ttl;
         let mut isolation =
             Isolation { id: String::new(), target, action, until, reason, forced: request.force_protected };
-        let origin = origin(&isolation.reason, ttl, by);
+        let origin = origin(&isolation.reason, ttl, &by);
         if request.dry_run {
             let isolation = show::isolation(self, &isolation, &origin);
             return Ok(Isolated { isolation, preview, kept: self.kept.lock().clone() });
@@ -432,7 +431,7 @@ impl Operations for Keeper {
         Ok(Isolated { isolation, preview, kept: Kept::default() })
     }
 
-    fn release(&self, request: &Release, by: LocalPeer) -> Result<IsolationView, Problem> {
+    fn release(&self, request: &Release, by: Asker) -> Result<IsolationView, Problem> {
         let which = request.which.trim();
         let (isolation, origin, view) = {
             let mut wanted = self.wanted.lock();
@@ -457,17 +456,17 @@ impl Operations for Keeper {
         Ok(view)
     }
 
-    fn lock(&self, request: &Lock, by: LocalPeer) -> Result<LeverView, Problem> {
+    fn lock(&self, request: &Lock, by: Asker) -> Result<LeverView, Problem> {
         let ttl = checked_ttl(request.for_seconds)?;
         let reason = checked_reason(&request.reason)?;
-        let origin = origin(&reason, ttl, by);
+        let origin = origin(&reason, ttl, &by);
         let lockdown = Lockdown { until: clock::now() + ttl, reason };
         self.change(|wanted| wanted.lockdown = Some((lockdown.clone(), origin.clone())));
         self.timeline.lever("lockdown", "lockdown", "vital lanes only", &origin, Some(by));
         Ok(show::lockdown(&lockdown, &origin))
     }
 
-    fn unlock(&self, by: LocalPeer) -> Result<LeverView, Problem> {
+    fn unlock(&self, by: Asker) -> Result<LeverView, Problem> {
         let Some((lockdown, origin)) = self.change(|wanted| wanted.lockdown.take()) else {
             return Err(Problem::new(code::NOT_IN_FORCE, "there is no lockdown", "spillway status"));
         };
@@ -475,7 +474,7 @@ impl Operations for Keeper {
         Ok(show::lockdown(&lockdown, &origin))
     }
 
-    fn hold_limit(&self, request: &HoldLimit, by: LocalPeer) -> Result<LeverView, Problem> {
+    fn hold_limit(&self, request: &HoldLimit, by: Asker) -> Result<LeverView, Problem> {
         let ttl = checked_ttl(request.for_seconds)?;
         let reason = checked_reason(&request.reason)?;
         let (min, max) = *self.parts.limits.lock();
@@ -495,13 +494,13 @@ impl Operations for Keeper {
             }
         };
         let hold = LimitHold { seats, until: clock::now() + ttl };
-        let origin = origin(&reason, ttl, by);
+        let origin = origin(&reason, ttl, &by);
         self.change(|wanted| wanted.hold = Some((hold, origin.clone())));
         self.timeline.lever("limit", "limit", &show::hold(&hold), &origin, Some(by));
         Ok(show::held(&hold, &origin))
     }
 
-    fn free_limit(&self, by: LocalPeer) -> Result<LeverView, Problem> {
+    fn free_limit(&self, by: Asker) -> Result<LeverView, Problem> {
         let Some((hold, origin)) = self.change(|wanted| wanted.hold.take()) else {
             return Err(Problem::new(code::NOT_IN_FORCE, "L is not held", "spillway limit show"));
         };

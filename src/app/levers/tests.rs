@@ -8,7 +8,7 @@ use super::*;
 use crate::flow::{Scheduler, Settings};
 use crate::server::Drain;
 
-const ROOT: LocalPeer = LocalPeer { uid: Some(0), pid: Some(7) };
+const ROOT: Asker = Asker { uid: Some(0), pid: Some(7), user: None };
 
 fn keeper(folder: Option<&Path>) -> Arc<Keeper> {
     Keeper::new(Parts {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::breakglass::{Audit, show_time_millis};
 use crate::clock;
 use crate::flow::levers::ISOLATIONS_MAX;
-use crate::telemetry::{LaneMetrics, LeverMoved};
+use crate::telemetry::{Asker, LaneMetrics, LeverMoved};
 
 /// What one process can leave to the next: isolations, a lockdown, a hold on L.
 const EARLY_MAX: usize = ISOLATIONS_MAX + 2;
@@ -68,13 +68,20 @@ impl Written {
     }
 }
 
+/// Of a process on this node the kernel tells no more; nobody when the lever moved by itself.
+fn actor(by: &Asker) -> Value {
+    match &by.user {
+        Some(user) => json!({ "user": user.as_ref() }),
+        None => json!({ "uid": by.uid, "pid": by.pid }),
+    }
+}
+
 fn facts(event: &LeverMoved<'_>) -> Map<String, Value> {
     let LeverMoved { action, id, target, to, seconds, reason, forced, by } = event;
     Map::from_iter([
         ("event".to_owned(), "lever".into()),
         ("time".to_owned(), show_time_millis(clock::wall()).into()),
-        // Of a process on this node the kernel tells no more; nobody when the lever moved by itself.
-        ("actor".to_owned(), by.map_or(Value::Null, |by| json!({ "uid": by.uid, "pid": by.pid }))),
+        ("actor".to_owned(), by.as_ref().map_or(Value::Null, actor)),
         ("action".to_owned(), (*action).into()),
         ("lever".to_owned(), (*id).into()),
         ("target".to_owned(), (*target).into()),
