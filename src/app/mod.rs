@@ -324,21 +324,19 @@ fn prepare(
         bind_listeners(proxy, &authenticator, plan)?.into_iter().unzip();
     let bind = |lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy, plan));
     let break_glass = proxy.break_glass.as_ref().map(bind).transpose()?;
-    let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
     let door = dashboard::door(proxy, authenticator.authority());
-    let served = (serving, door.as_ref());
-    let mut watch = watched::all(proxy, &authenticator, served, upstream.rotation.clone(), &metrics);
+    let mut watch =
+        watched::all(proxy, &authenticator, (serving, door.as_ref()), upstream.rotation.clone(), &metrics);
     let beginning = change::begin(proxy, policy, origin.policy_text.as_ref());
     let policy = &beginning.policy;
-    let state = proxy.state.as_ref().map(|state| State::new(state.dir.clone()));
-    let scheduler = scheduler(proxy, policy, state.as_ref());
-    let limit = &policy.overload.limit;
-    let limits = Arc::new(Mutex::new((Seats(limit.min), Seats(limit.max))));
-    let (newcomers, seed) = (policy.newcomers, seed());
-    let policy = policy.compile(seed)?.numbered(beginning.generation).under(beginning.enforcement());
     let folder = proxy.state.as_ref().map(|state| state.dir.as_path());
-    let newcomers = levers::newcomers::recall(newcomers, folder, clock::now());
+    let state = folder.map(|folder| State::new(folder.to_path_buf()));
+    let scheduler = scheduler(proxy, policy, state.as_ref());
+    let limits = Arc::new(Mutex::new(limit_bounds(policy)));
+    let newcomers = levers::newcomers::recall(policy.newcomers, folder, clock::now());
+    let seed = seed();
+    let policy = policy.compile(seed)?.numbered(beginning.generation).under(beginning.enforcement());
     let shared =
         shared(authenticator, policy, metrics, newcomers, settings::access_log(proxy.logging.access));
     let (gate, ready) = (Gate::new(scheduler, shared.drain.clone()), Arc::new(AtomicBool::new(false)));
@@ -349,7 +347,7 @@ fn prepare(
         names: Arc::clone(&shared.names),
         newcomers: Arc::clone(&shared.newcomers),
         metrics: Arc::clone(&shared.metrics),
-        folder: proxy.state.as_ref().map(|state| state.dir.clone()),
+        folder: folder.map(Into::into),
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
         limits: Arc::clone(&limits),
         ready: Arc::clone(&ready),
@@ -369,7 +367,7 @@ fn prepare(
     Ok(Prepared {
         listeners,
         break_glass,
-        metrics: metrics_listener,
+        metrics: crate::admin::bind(proxy.metrics.address)?,
         door,
         shared,
         upstream,
@@ -381,6 +379,11 @@ fn prepare(
         policies,
         limits: OwnLimits { memory: footprint::limit(proxy.limits.memory), descriptors: plan.limit },
     })
+}
+
+/// Between which L moves.
+const fn limit_bounds(policy: &TrafficPolicy) -> (Seats, Seats) {
+    (Seats(policy.overload.limit.min), Seats(policy.overload.limit.max))
 }
 
 /// A scheduler that knows what the last process knew.
