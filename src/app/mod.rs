@@ -322,8 +322,8 @@ fn prepare(
     let authenticator = Arc::new(Authenticator::new(&settings::authn(proxy))?);
     let (listeners, serving): (Vec<_>, Vec<_>) =
         bind_listeners(proxy, &authenticator, plan)?.into_iter().unzip();
-    let bind = |lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy, plan));
-    let break_glass = proxy.break_glass.as_ref().map(bind).transpose()?;
+    let break_glass = bind_break_glass(proxy, plan)?;
+    let metrics_listener = crate::admin::bind(proxy.metrics.address)?;
     let metrics = Arc::new(Metrics::new()?);
     let door = dashboard::door(proxy, authenticator.authority());
     let mut watch =
@@ -367,7 +367,7 @@ fn prepare(
     Ok(Prepared {
         listeners,
         break_glass,
-        metrics: crate::admin::bind(proxy.metrics.address)?,
+        metrics: metrics_listener,
         door,
         shared,
         upstream,
@@ -446,6 +446,11 @@ fn flow_of(proxy: &ProxyConfiguration, policy: &TrafficPolicy) -> flow::Settings
         "budget of answers in flight; overload.memory.responseBytes pins it"
     );
     settings
+}
+
+fn bind_break_glass(proxy: &ProxyConfiguration, plan: &Plan) -> Result<Option<BoundLane>, LaneError> {
+    let bind = |lane| BreakGlassLane::bind(&settings::break_glass(lane, proxy, plan));
+    proxy.break_glass.as_ref().map(bind).transpose()
 }
 
 fn bind_listeners(
