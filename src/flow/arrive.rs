@@ -191,6 +191,12 @@ impl Scheduler {
             return Err(Refused(self.full(lane), After::Book));
         }
         self.may_start(now, &slot)?;
+        // Not whoever has its part already: its waiting would keep the lane contended for ever.
+        if self.ledger.lane(lane).seats > self.clients.of(lane, slot.client).seats
+            && !self.is_capped(&slot, now)
+        {
+            self.lanes[lane.index()].contend(now);
+        }
         self.clients.wait(lane, slot.client);
         let deadline = now + patience.wait;
         let ticket = self.tickets.insert(Slot { phase: Phase::Waiting, deadline, ..slot });
@@ -269,7 +275,7 @@ impl Scheduler {
     pub(super) fn may_go(&self, slot: &Slot, now: Instant) -> bool {
         self.recovery.is_open(slot.lane, &self.limit, now)
             && self.fits(slot, now).is_ok()
-            && !self.is_capped(slot)
+            && !self.is_capped(slot, now)
     }
 
     /// Whether a request's seats are free, its turn is not paused and its answer has memory; else what is short.
@@ -299,24 +305,23 @@ impl Scheduler {
         slot.lane == Lane::Operators && self.clients.of(slot.lane, slot.client).seats == 0
     }
 
-    /// While a lane is contended, one client has at most its percentage of it. Contended means that somebody else
-    /// waits in it, or that the limit is being cut; an idle server serves a lone client all it wants.
-    pub(super) fn is_capped(&self, slot: &Slot) -> bool {
-        let waiting = self.lanes[slot.lane.index()].waiting();
-        if !self.cutting && waiting == 0 {
-            return false;
-        }
+    /// While a lane is contended, one client has at most its percentage of it. Contended means that somebody waits in it
+    /// beside others, or did a moment ago, or that the limit is being cut; an idle server serves a lone client all it wants.
+    pub(super) fn is_capped(&self, slot: &Slot, now: Instant) -> bool {
+        let lane = &self.lanes[slot.lane.index()];
         let client = self.clients.of(slot.lane, slot.client);
-        let contended = self.cutting || waiting > client.waiting;
-        if !contended || client.seats == 0 {
+        let others_wait = lane.waiting() > client.waiting;
+        if client.seats == 0 || !(self.cutting || others_wait || lane.was_contended(now)) {
             return false;
         }
-        if slot.heavy && slot.lane == Lane::Operators && waiting > client.waiting {
+        if slot.heavy && slot.lane == Lane::Operators && others_wait {
             return true;
         }
         let share = self.ledger.share(slot.lane);
-        // At least the floor: a lone operator keeps the lane's eight seats while everything else is cut.
-        let cap = (share.ceiling * self.settings.client_percent).div_ceil(100).max(share.floor);
+        // At least the floor: a lone operator keeps the lane's eight seats while everything else is cut. Beside others who
+        // wait, half of it: where L is small the floor is more than a client's part, and all of it for one is none for them.
+        let least = if others_wait { share.floor / 2 } else { share.floor };
+        let cap = (share.ceiling * self.settings.client_percent).div_ceil(100).max(least);
         client.seats + slot.seats.0 > cap
     }
 }

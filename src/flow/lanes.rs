@@ -30,6 +30,9 @@ const ROOM_OF_ONE_KIND: u32 = 2;
 /// Who has no appointment takes at most this part of the places of its kind: whoever was just served would else come
 /// back at once and take the place of one that waited as it was told.
 const ROOM_OF_STRANGERS: u32 = 4;
+/// For so long after somebody waited beside others the lane counts as contended: a client that fills it whenever nobody
+/// waits is what they wait for the next time.
+const CONTENDED: Duration = Duration::from_secs(2);
 /// What part of a lane's queue heavy requests may fill.
 const HEAVY_PART: u32 = 4;
 
@@ -64,6 +67,8 @@ pub(super) struct LaneState {
     pub(super) shed: [u64; Reason::COUNT],
     pub(super) watches: u32,
     pub(super) streams: u32,
+    /// When somebody last waited in it while others had seats.
+    contended: Option<Instant>,
 }
 
 impl LaneState {
@@ -78,7 +83,18 @@ impl LaneState {
             shed: [0; Reason::COUNT],
             watches: 0,
             streams: 0,
+            contended: None,
         }
+    }
+
+    /// Somebody waits while others have seats.
+    pub(super) fn contend(&mut self, now: Instant) {
+        self.contended = Some(now);
+    }
+
+    /// Whether somebody waited while others had seats, a moment ago.
+    pub(super) fn was_contended(&self, now: Instant) -> bool {
+        self.contended.is_some_and(|since| now.since(since) < CONTENDED)
     }
 
     pub(super) fn waiting(&self) -> u32 {

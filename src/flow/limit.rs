@@ -16,6 +16,9 @@
 //!
 //! **Duty**: at its least L still lets one heavy request run after another. Where even that is too much, the limit
 //! goes on falling as the share of time in which heavy requests may run; in calm this share returns first.
+//!
+//! **Floors**: ten light requests at once may be nine too many, where each takes 20 ms of the only core. At the least L the
+//! floors of the lower lanes are what lets them in, so these shrink then as duty does, and return before L grows.
 
 use super::levers::{Held, LimitHold};
 use super::pressure::{BROWN, CALM, PROBE_DOUBTFUL, Signal};
@@ -90,6 +93,12 @@ const DUTY_CUT: (f64, f64) = (0.06, 0.2);
 const DUTY_CALM: f64 = 1.45;
 /// What a calm tick gives it back.
 const DUTY_GROWTH: f64 = 0.03;
+/// The floors that shrink keep a sixteenth, and one request each.
+const FLOORS_MIN: f64 = 0.0625;
+/// What a tick takes from them.
+const FLOORS_CUT: f64 = 0.12;
+/// What a calm tick gives them back.
+const FLOORS_GROWTH: f64 = 0.03;
 
 /// What the law did in a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +142,8 @@ pub(super) struct Limit {
     slow: f64,
     /// Share of the time in which heavy requests may run.
     duty: f64,
+    /// Share of their floors that the lower lanes keep.
+    floors: f64,
     /// What an operator wants it to be.
     hold: Option<LimitHold>,
 }
@@ -149,6 +160,7 @@ impl Limit {
             height: None,
             slow: 1.0,
             duty: 1.0,
+            floors: 1.0,
             hold: None,
         };
         limit.rebound(settings);
@@ -175,6 +187,11 @@ impl Limit {
     /// time.
     pub(super) fn heavy_duty(&self) -> f64 {
         self.duty
+    }
+
+    /// The share of their floors that lower lanes keep, above 0 and at most 1; below 1 only where L is at its least.
+    pub(super) fn floors(&self) -> f64 {
+        self.floors
     }
 
     /// What is let in: seats, and below one heavy request at a time its share of the time.
@@ -225,7 +242,7 @@ impl Limit {
     pub(super) fn restore(&mut self, capacity: f64) {
         self.set(capacity);
         self.duty = (capacity / self.value).clamp(DUTY_MIN, 1.0);
-        (self.height, self.slow) = (None, 1.0);
+        (self.height, self.slow, self.floors) = (None, 1.0, 1.0);
     }
 
     /// One tick of the law.
@@ -234,6 +251,7 @@ impl Limit {
             self.height.filter(|(_, age)| *age < HEIGHT_TICKS).map(|(height, age)| (height, age + 1));
         self.slow += (signal.pressure - self.slow) * SLOW;
         self.set_duty(signal.pressure, demand);
+        self.set_floors(demand);
         let count = |ticks: u32, holds: bool| if holds { ticks + 1 } else { 0 };
         self.room_ticks = count(self.room_ticks, signal.ratio < ROOM);
         self.idle_ticks = count(self.idle_ticks, signal.ratio < IDLE && signal.probe < ROOM);
@@ -268,6 +286,15 @@ impl Limit {
             self.duty = (self.duty * (1.0 - cut)).max(DUTY_MIN);
         } else if self.slow < DUTY_CALM {
             self.duty = (self.duty * (1.0 + DUTY_GROWTH)).min(1.0);
+        }
+    }
+
+    /// The share of their floors for the lower lanes, by the same mean as duty: light requests that are harm one by one.
+    fn set_floors(&mut self, demand: Demand) {
+        if self.slow > BROWN && demand.light_unmet && self.is_least() {
+            self.floors = (self.floors * (1.0 - FLOORS_CUT)).max(FLOORS_MIN);
+        } else if self.slow < DUTY_CALM {
+            self.floors = (self.floors * (1.0 + FLOORS_GROWTH)).min(1.0);
         }
     }
 
@@ -323,7 +350,7 @@ impl Limit {
         if self.calm_ticks < CALM_TICKS {
             return Step::Hold;
         }
-        if self.duty < 1.0 {
+        if self.duty < 1.0 || self.floors < 1.0 {
             return Step::Hold;
         }
         if !(light || heavy || returns) {
@@ -533,6 +560,29 @@ mod tests {
         assert!((80..150).contains(&grown), "{grown} ticks");
         limit.step(signal(1.0), heavy, &mut random);
         assert!(limit.value() > 10.0);
+    }
+
+    #[test]
+    fn floors_shrink_only_at_the_least_limit_and_return_before_it_grows() {
+        let (mut limit, mut random) = (limit(400), Random::new(1));
+        let busy = demand(400, true);
+        while !limit.is_least() {
+            assert_eq!(limit.floors(), 1.0, "L falls first");
+            limit.step(signal(2.5), busy, &mut random);
+        }
+        (0..40).for_each(|_| _ = limit.step(signal(2.5), demand(10, false), &mut random));
+        assert_eq!(limit.floors(), 1.0, "nobody light waits: floors are not what hurts");
+        (0..40).for_each(|_| _ = limit.step(signal(2.5), demand(10, true), &mut random));
+        assert_eq!(limit.floors(), FLOORS_MIN);
+        let mut grown = 0;
+        while limit.floors() < 1.0 {
+            assert!(limit.is_least(), "floors return first");
+            limit.step(signal(1.0), demand(10, true), &mut random);
+            grown += 1;
+        }
+        assert!((90..150).contains(&grown), "{grown} ticks");
+        limit.step(signal(1.0), demand(10, true), &mut random);
+        assert!(!limit.is_least());
     }
 
     /// Each heavy request is harm while it runs. Expected: they run about a third to a half of the time, not never.

@@ -121,7 +121,7 @@ impl Scheduler {
     pub fn new(settings: Settings, seed: u64, now: Instant) -> Self {
         let limit = Limit::new(&settings.limit);
         let mut ledger = Ledger::new(settings.memory);
-        ledger.resize(limit.seats(), &settings.lanes, settings.heavy_percent);
+        ledger.resize((limit.seats(), limit.floors()), &settings.lanes, settings.heavy_percent);
         Self {
             ledger,
             shadow: Shadow::default(),
@@ -333,7 +333,7 @@ impl Scheduler {
             }
             End::Closing => {
                 self.recovery.closing(now, &mut self.limit);
-                self.ledger.resize(self.limit.seats(), &self.settings.lanes, self.settings.heavy_percent);
+                self.resize();
             }
             _ => {}
         }

@@ -90,14 +90,22 @@ impl Ledger {
         Seats(self.shares[lane.index()].heavy)
     }
 
-    /// Recomputes the shares for the limit `seats`; what is in use stays.
-    pub(super) fn resize(&mut self, seats: Seats, lanes: &[LaneSettings; Lane::COUNT], heavy_percent: u32) {
-        for (share, lane) in self.shares.iter_mut().zip(lanes) {
+    /// Recomputes the shares for the limit `seats` and the share of their floors that the lower lanes keep; what is in use
+    /// stays.
+    pub(super) fn resize(
+        &mut self,
+        (seats, floors): (Seats, f64),
+        lanes: &[LaneSettings; Lane::COUNT],
+        heavy_percent: u32,
+    ) {
+        for ((share, lane), name) in self.shares.iter_mut().zip(lanes).zip(Lane::ALL) {
             let ceiling = percent(seats.0, lane.ceiling_percent).max(1);
             // A floor rounds up: 4 % of 10 seats is still one request at a time, else "floor" would mean nothing
             // on the servers that need it most.
             let floor = (seats.0 * lane.floor_percent).div_ceil(100).max(lane.floor_min.0);
-            *share = Share { ceiling, floor, heavy: percent(ceiling, heavy_percent) };
+            let kept =
+                if yields(name) && floor > 0 { ((f64::from(floor) * floors) as u32).max(1) } else { floor };
+            *share = Share { ceiling, floor: kept, heavy: percent(ceiling, heavy_percent) };
         }
     }
 
@@ -195,6 +203,38 @@ impl Ledger {
     }
 }
 
+/// Whether a lane's floor may shrink: not those of nodes, controllers and people, who keep or repair the cluster.
+fn yields(lane: Lane) -> bool {
+    matches!(lane, Lane::Platform | Lane::Workload | Lane::Unknown | Lane::Telemetry)
+}
+
 fn percent(of: u32, percent: u32) -> u32 {
     (u64::from(of) * u64::from(percent) / 100) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lower_lanes_lose_their_floor_and_each_keeps_one_request() {
+        let lanes = Lane::ALL.map(LaneSettings::default_of);
+        let floors = |kept| {
+            let mut ledger = Ledger::new(MemorySettings::default());
+            ledger.resize((Seats(100), kept), &lanes, 50);
+            Lane::ALL.map(|lane| ledger.share(lane).floor)
+        };
+        for (lane, (whole, kept)) in Lane::ALL.into_iter().zip(floors(1.0).into_iter().zip(floors(0.0625))) {
+            match lane {
+                Lane::Platform | Lane::Workload | Lane::Unknown | Lane::Telemetry => {
+                    assert!(
+                        kept <= whole.div_ceil(8) && kept >= whole.min(1),
+                        "{lane:?}: {whole} became {kept}"
+                    );
+                }
+                _ => assert_eq!(kept, whole, "{lane:?}"),
+            }
+        }
+        assert!(floors(1.0)[Lane::Platform.index()] > floors(0.0625)[Lane::Platform.index()]);
+    }
 }

@@ -194,7 +194,7 @@ impl Scheduler {
         }
         [true, false].into_iter().find_map(|heavy| {
             let queues = self.lanes[lane.index()].queues(heavy);
-            let index = queues.next(&self.tickets, |index| !self.is_capped(&self.tickets[index]))?;
+            let index = queues.next(&self.tickets, |index| !self.is_capped(&self.tickets[index], now))?;
             self.fits(&self.tickets[index], now).is_ok().then_some(index)
         })
     }
@@ -231,7 +231,8 @@ impl Scheduler {
     }
 
     pub(super) fn resize(&mut self) {
-        self.ledger.resize(self.limit.seats(), &self.settings.lanes, self.settings.heavy_percent);
+        let limit = (self.limit.seats(), self.limit.floors());
+        self.ledger.resize(limit, &self.settings.lanes, self.settings.heavy_percent);
     }
 
     fn end_old_bursts(&mut self, now: Instant) {

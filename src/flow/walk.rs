@@ -219,7 +219,7 @@ impl Scheduler {
             detail += &format!("; heavy: {} of {share} used", self.ledger.heavy());
         }
         gates.push(Gate { name: "seats", answer: short.map_or(Answer::Pass, Answer::Full), detail });
-        let capped = self.is_capped(slot);
+        let capped = self.is_capped(slot, now);
         let own = self.clients.of(lane, slot.client).seats;
         let detail = match capped {
             true => format!("has {own} seats, its part while others want the lane"),
