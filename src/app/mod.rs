@@ -51,7 +51,7 @@ use crate::server::{
     BindError, Drain, Handler, HandlerFactory, Listener, Placement, Server, ShardContext, Tally, Tls,
     TlsError,
 };
-use crate::telemetry::{AccessLog, Metrics, OwnLimits};
+use crate::telemetry::{AuditTrail, Metrics, OwnLimits};
 use crate::units::Seats;
 use crate::upstream::{self, Forward, Pools, Stats, Via};
 
@@ -160,6 +160,8 @@ pub struct Running {
     dashboard: Option<DashboardThread>,
     /// Ends last: a lever may be pulled until the end.
     audit: Audit,
+    /// As that.
+    trail: AuditTrail,
 }
 
 impl Running {
@@ -175,6 +177,7 @@ impl Running {
         drop(self.dashboard);
         drop(self.admin);
         self.audit.close();
+        self.trail.close();
     }
 
     /// Waits for SIGTERM or SIGINT, then drains.
@@ -240,7 +243,7 @@ pub fn start_from(
     let prepared = prepare(proxy, policy, origin, &plan)?;
     let audit = open_audit(proxy)?;
     prepared.keeper.write_down(audit.clone());
-    let drain = prepared.shared.drain.clone();
+    let (drain, trail) = (prepared.shared.drain.clone(), prepared.shared.trail.clone());
     let gate = Arc::clone(&prepared.gate);
     let shown = Arc::clone(&gate);
     let stats = ShardStats::default();
@@ -295,7 +298,7 @@ pub fn start_from(
     let dashboard = DashboardThread::start((page, prepared.door), keeper, sources)?;
     let admin = AdminThread::start(proxy.admin.socket.clone(), prepared.keeper)?;
     control.ready();
-    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, dashboard, audit })
+    Ok(Running { addresses, grace: proxy.drain.grace_period, control, admin, dashboard, audit, trail })
 }
 
 /// Not before everything else was read and bound: it starts a thread and writes a line.
@@ -337,8 +340,7 @@ fn prepare(
     let newcomers = levers::newcomers::recall(policy.newcomers, folder, clock::now());
     let seed = seed();
     let policy = policy.compile(seed)?.numbered(beginning.generation).under(beginning.enforcement());
-    let shared =
-        shared(authenticator, policy, metrics, newcomers, settings::access_log(proxy.logging.access));
+    let shared = shared(authenticator, policy, metrics, newcomers, proxy)?;
     let (gate, ready) = (Gate::new(scheduler, shared.drain.clone()), Arc::new(AtomicBool::new(false)));
     let keeper = Keeper::new(levers::Parts {
         gate: Arc::clone(&gate),
@@ -351,6 +353,7 @@ fn prepare(
         break_glass: proxy.break_glass.as_ref().map(|lane| lane.groups.clone()).unwrap_or_default(),
         limits: Arc::clone(&limits),
         ready: Arc::clone(&ready),
+        trail: shared.trail.clone(),
         audit_metrics: proxy.break_glass.is_none().then(|| shared.metrics.lane()),
     });
     let parts = change::Parts {
@@ -395,19 +398,22 @@ fn scheduler(proxy: &ProxyConfiguration, policy: &TrafficPolicy, state: Option<&
     scheduler
 }
 
-/// What every shard's gateway shares, at the start.
+/// What every shard's gateway shares, at the start. Its audit trail has a thread: nothing can fail after this.
 fn shared(
     authenticator: Arc<Authenticator>,
     policy: Policy,
     metrics: Arc<Metrics>,
     newcomers: Arc<Newcomers>,
-    access_log: AccessLog,
-) -> Arc<Shared> {
-    Arc::new(Shared {
+    proxy: &ProxyConfiguration,
+) -> Result<Arc<Shared>, StartError> {
+    let trail = settings::trail(proxy).map(AuditTrail::start).transpose().map_err(StartError::Control)?;
+    let trail = trail.unwrap_or_default();
+    metrics.audit().follow(trail.clone());
+    Ok(Arc::new(Shared {
         authenticator,
         policy: ArcSwap::from_pointee(policy),
         metrics,
-        access_log,
+        access_log: settings::access_log(proxy.logging.access),
         drain: Drain::new(),
         names: Arc::default(),
         levers: Arc::default(),
@@ -415,7 +421,8 @@ fn shared(
         newcomers,
         decisions: Arc::default(),
         tap: Arc::default(),
-    })
+        trail,
+    }))
 }
 
 /// From now on changed files take effect, and the socket answers about them.

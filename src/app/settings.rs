@@ -9,7 +9,7 @@ use crate::config::{self as proxy, ProxyConfiguration, TrafficPolicy};
 use crate::flow::{self, CeilingSettings};
 use crate::policy::{Lane, Rate};
 use crate::server::{self, MinVersion, Mode, Resumption, Threads, TlsSettings};
-use crate::telemetry::{AccessLog, LogFormat};
+use crate::telemetry::{AccessLog, AuditSettings, LogFormat};
 use crate::units::Seats;
 use crate::upstream::{self, ClientCertificate, Rotation};
 
@@ -217,6 +217,15 @@ pub(super) fn break_glass(
         groups: lane.groups.clone(),
         connections: plan.break_glass,
     }
+}
+
+/// Where refusals are written down in kube-apiserver's form.
+pub(super) fn trail(proxy: &ProxyConfiguration) -> Option<AuditSettings> {
+    proxy.audit.as_ref().map(|trail| AuditSettings {
+        file: trail.file.clone(),
+        max_bytes: trail.max_size.into(),
+        max_backups: trail.max_backups,
+    })
 }
 
 /// Where it is written down what was done through the break-glass lane and by levers: without a lane, levers alone.

@@ -184,6 +184,7 @@ fn configuration(inputs: &ProxyInputs) -> ProxyConfiguration {
             }
         },
         logging: Logging::default(),
+        audit: None,
         drain: Drain::default(),
         state: None,
     }

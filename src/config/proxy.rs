@@ -34,6 +34,8 @@ pub struct ProxyConfiguration {
     pub admin: Admin,
     /// Log lines.
     pub logging: Logging,
+    /// The audit trail. Absent: there is none.
+    pub audit: Option<AuditTrail>,
     /// What happens on SIGTERM.
     pub drain: Drain,
     /// What is kept over a restart. Absent: nothing is.
@@ -532,6 +534,25 @@ pub enum AccessLog {
     Shed,
     /// All of them: some microseconds a request.
     All,
+}
+
+/// A file of `audit.k8s.io/v1` events: requests that spillway answered itself, levers, changes of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditTrail {
+    /// The file. Its folder is made when it is missing (0700), the file is 0600. If it cannot be written, the log says so,
+    /// records are counted as lost, and it is tried again every 5 s.
+    pub file: PathBuf,
+    /// A file of this size is set aside as `FILE.1`. Default 100 MiB, range 1 MiB to 1 GiB.
+    pub max_size: u32,
+    /// Older files that are kept. Default 10, range 0 to 100.
+    pub max_backups: u32,
+}
+
+impl AuditTrail {
+    /// Default of [`Self::max_size`].
+    pub const MAX_SIZE: u32 = 100 << 20;
+    /// Default of [`Self::max_backups`].
+    pub const MAX_BACKUPS: u32 = 10;
 }
 
 /// What happens on SIGTERM.

@@ -36,6 +36,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
     let metrics = section.or("metrics", Metrics::default(), |field| field.section(metrics));
     let admin = section.or("admin", Admin::default(), |field| field.section(read_admin::admin));
     let logging = section.or("logging", Logging::default(), |field| field.section(logging));
+    let audit = section.maybe("audit", |field| field.section(audit));
     let drain = section.or("drain", Drain::default(), |field| field.section(drain));
     let state = section.maybe("state", |field| field.section(state));
     let (listeners, fields): (Vec<_>, Vec<_>) = listeners?.into_iter().unzip();
@@ -51,6 +52,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ProxyConfiguration> {
         metrics,
         admin,
         logging,
+        audit,
         drain,
         state,
     };
@@ -499,6 +501,13 @@ fn drain(section: &mut Section<'_>) -> Option<Drain> {
     let range = Duration::ZERO..=Duration::from_secs(3_600);
     let default = Drain::default().grace_period;
     Some(Drain { grace_period: section.or("gracePeriod", default, |field| field.duration(range)) })
+}
+
+fn audit(section: &mut Section<'_>) -> Option<AuditTrail> {
+    let file = section.need("file", Field::new_file);
+    let max_size = section.or("maxSize", AuditTrail::MAX_SIZE, |field| field.size(1 << 20..=1 << 30));
+    let max_backups = section.or("maxBackups", AuditTrail::MAX_BACKUPS, |field| field.integer(0..=100));
+    Some(AuditTrail { file: file?, max_size, max_backups })
 }
 
 fn state(section: &mut Section<'_>) -> Option<State> {

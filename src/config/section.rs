@@ -395,6 +395,19 @@ impl<'a> Field<'a> {
     }
 
     /// A folder, relative to the file that names it. It may be made later.
+    /// The path of a file that is written, and need not be there.
+    pub(super) fn new_file(self) -> Option<PathBuf> {
+        const EXPECTED: &str = "the path of a file that may be written";
+        if self.learns(|| Shape::Text(EXPECTED.to_owned())) {
+            return None;
+        }
+        let text = self.clone().text()?;
+        if text.is_empty() || text.ends_with('/') {
+            return self.malformed(text, EXPECTED);
+        }
+        Some(self.reader.source.resolve(text))
+    }
+
     pub(super) fn folder(self) -> Option<PathBuf> {
         if self.learns(|| Shape::Text("the path of a folder".to_owned())) {
             return None;

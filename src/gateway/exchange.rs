@@ -25,7 +25,7 @@ use crate::flow::{self, Numbers};
 use crate::policy::{ClientKey, Lane, Policy, RuleIndex};
 use crate::request::Verb;
 use crate::server::Connection;
-use crate::telemetry::{Answered, Answerer};
+use crate::telemetry::{Answered, Answerer, AuditAnswer};
 use crate::units::Instant;
 
 /// One request and what became of it so far.
@@ -190,7 +190,36 @@ impl Exchange {
             lever: self.refused.lever.clone(),
             is_break_glass,
         };
+        if shared.trail.is_on() {
+            shared.trail.answered(self.answer(&refusal));
+        }
         shared.decisions.keep(self.refused.client, refusal);
+    }
+
+    /// What the audit trail is told of a refusal.
+    fn answer(&self, refusal: &Refusal) -> AuditAnswer {
+        AuditAnswer {
+            audit_id: refusal.audit_id.clone(),
+            received: refusal.at - clock::now().since(self.arrived),
+            answered: refusal.at,
+            identity: refusal.caller.as_ref().map(|caller| Arc::clone(&caller.identity)),
+            impersonates: refusal.impersonates,
+            peer: refusal.peer,
+            method: refusal.method.clone(),
+            uri: refusal.target.clone(),
+            user_agent: refusal.user_agent.clone(),
+            status: refusal.status,
+            lane: refusal.lane,
+            rule: refusal
+                .rule
+                .as_ref()
+                .map_or_else(String::new, |(policy, rule)| policy.rule_name(*rule).to_owned()),
+            reason: refusal.reason,
+            is_refusal: refusal.is_refusal,
+            retry_after_seconds: refusal.retry_after_seconds,
+            queued_ms: u64::try_from(self.queued.as_millis()).unwrap_or(u64::MAX),
+            is_break_glass: refusal.is_break_glass,
+        }
     }
 }
 

@@ -49,7 +49,7 @@ use crate::flow::{Arrival, Encoding, Key, Kind, Reason};
 use crate::policy::{Class, Hints, Policy};
 use crate::request::{DecodedPath, RequestInfo, Verb};
 use crate::server::{self, Connection, Drain, Handler, ServerBody};
-use crate::telemetry::{AccessLog, Answerer, Metrics};
+use crate::telemetry::{AccessLog, Answerer, AuditTrail, Metrics};
 use crate::upstream::{Forward, Traffic};
 
 pub use self::decisions::{DECISIONS_MAX, Decisions, Extent, FAILURES_MAX, LAST_MAX, Refusal};
@@ -85,6 +85,8 @@ pub struct Shared {
     pub decisions: Arc<Decisions>,
     /// What passes, while somebody watches.
     pub tap: Arc<Tap>,
+    /// Where refusals are written down.
+    pub trail: AuditTrail,
 }
 
 /// One shard's request path.

@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::audit::AuditCounters;
 use super::change::Changes;
 use super::clients::Clients;
 use super::credentials::Credentials;
@@ -117,6 +118,7 @@ pub struct Metrics {
     breakglass_requests: IntCounterVec,
     clients: Clients,
     changes: Changes,
+    audit: AuditCounters,
     shadowed: Shadowed,
     guarded: Guarded,
     /// Which refusals get a log line.
@@ -195,6 +197,7 @@ impl Metrics {
             samples: Samples::new(),
             clients: Clients::register(&register)?,
             changes: Changes::register(&register)?,
+            audit: AuditCounters::register(&register)?,
             shadowed: Shadowed::register(&register)?,
             guarded: Guarded::register(&register)?,
             requests,
@@ -321,8 +324,14 @@ impl Metrics {
         self.overload.set(scrape.flow, scrape.diagnosis, scrape.gate);
         self.own.set(&scrape.own, self.samples.suppressed());
         self.levers.set(scrape.levers);
+        self.audit.set();
         self.newcomers.set(scrape.newcomers);
         self.registered()
+    }
+
+    /// Those of the audit trail.
+    pub const fn audit(&self) -> &AuditCounters {
+        &self.audit
     }
 
     /// Those of newcomers.

@@ -4,6 +4,7 @@
 //! metrics backend must not fall over in the very storm it is there to show. Names are listed in `docs/METRICS.md`.
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
+mod audit;
 mod change;
 mod clients;
 mod credentials;
@@ -23,6 +24,7 @@ mod samples;
 mod stability;
 mod text;
 
+pub use audit::{Answer as AuditAnswer, AuditCounters, AuditSettings, AuditTrail};
 pub use change::{Changes, PolicyChanged};
 pub use clients::{Clients, TunnelSide};
 pub use durations::Durations;

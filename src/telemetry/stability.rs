@@ -5,7 +5,8 @@
 //! looks at first. A new metric is alpha until it is named here.
 
 /// Names without the prefix.
-const STABLE: [&str; 33] = [
+const STABLE: [&str; 35] = [
+    "audit_dropped_total",
     "break_glass_audit_cut_total",
     "break_glass_audit_failing",
     "break_glass_probe_last_success_timestamp_seconds",
@@ -36,6 +37,7 @@ const STABLE: [&str; 33] = [
     "requests_total",
     "rollout_steps_total",
     "shadow_shed_total",
+    "shared_rate_requests_total",
     "shed_total",
     "upstream_duration_seconds",
     "upstream_up",

@@ -56,5 +56,6 @@ mod spillway;
 mod stand;
 mod state;
 mod streams;
+mod trail;
 mod upstream;
 mod zz_canary;

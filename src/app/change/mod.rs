@@ -245,8 +245,9 @@ impl Policies {
         let entry = current.history.last();
         if let Some(Entry { generation, hash, file, by, .. }) = entry {
             shared.metrics.changes().in_force(hash, *generation);
-            PolicyChanged { generation: *generation, hash, file, by }.emit();
-            self.note(format!("policy {generation} ({hash}, {file}) is in force: {by}"));
+            let event = PolicyChanged { generation: *generation, hash, file, by };
+            event.emit();
+            self.parts.timeline.policy(&event);
         }
         current.policy = policy;
         Ok(())

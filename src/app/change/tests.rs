@@ -13,7 +13,7 @@ use crate::gateway::Newcomers;
 use crate::policy::rollout::Readings;
 use crate::policy::{Lane, Mode};
 use crate::server::Drain;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, AuditTrail, Metrics};
 
 const ROOT: Asker = Asker { uid: Some(0), pid: Some(7), user: None };
 
@@ -71,6 +71,7 @@ fn desk_in(folder: tempfile::TempDir) -> Desk {
         newcomers: Newcomers::new(beginning.policy.newcomers, clock::now()),
         decisions: Arc::default(),
         tap: Arc::default(),
+        trail: AuditTrail::default(),
     });
     let parts = Parts {
         shared: Arc::clone(&shared),

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::flow::levers::Isolation;
 use crate::flow::{Cause, State};
 use crate::gateway::{Names, View};
-use crate::telemetry::{Asker, LaneMetrics, LeverMoved};
+use crate::telemetry::{Asker, AuditTrail, LaneMetrics, LeverMoved, PolicyChanged};
 
 /// Events that are kept: an hour of a restless incident.
 const EVENTS_MAX: usize = 256;
@@ -27,6 +27,7 @@ const EVENTS_MAX: usize = 256;
 pub(in crate::app) struct Timeline {
     kept: Mutex<Kept>,
     written: Written,
+    trail: AuditTrail,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +39,18 @@ struct Kept {
 }
 
 impl Timeline {
+    /// One whose levers are written to `trail` as well.
+    pub(super) fn new(trail: AuditTrail) -> Self {
+        Self { trail, ..Self::default() }
+    }
+
+    /// Notes that another policy is in force.
+    pub(in crate::app) fn policy(&self, event: &PolicyChanged<'_>) {
+        self.trail.policy(event);
+        let PolicyChanged { generation, hash, file, by } = event;
+        self.add("config", format!("policy {generation} ({hash}, {file}) is in force: {by}"));
+    }
+
     /// Those after number `after`, the oldest first.
     pub(super) fn after(&self, after: u64) -> Events {
         let kept = self.kept.lock();
@@ -133,6 +146,7 @@ impl Timeline {
     fn moved(&self, event: &LeverMoved<'_>) {
         event.emit();
         self.written.lever(event);
+        self.trail.lever(event);
         let LeverMoved { action, id, target, to, reason, .. } = event;
         let by = event.by.as_ref().map_or_else(String::new, |by| format!(" ({by})"));
         let target = if target.is_empty() { String::new() } else { format!(" {target}") };

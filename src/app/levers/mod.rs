@@ -44,7 +44,7 @@ use crate::flow::levers::{
     Action, Held, ISOLATIONS_MAX, Isolation, LimitHold, Lockdown, NotATarget, TTL_MAX, TTL_MIN, Target,
 };
 use crate::gateway::{Gate, Levers, Names, Newcomers, Recent, Reserve, ReserveUsage, Shared};
-use crate::telemetry::{Asker, LaneMetrics, Metrics};
+use crate::telemetry::{Asker, AuditTrail, LaneMetrics, Metrics};
 use crate::units::{Instant, Seats};
 
 pub(in crate::app) use self::events::Timeline;
@@ -74,6 +74,8 @@ pub(in crate::app) struct Parts {
     pub(in crate::app) ready: Arc<AtomicBool>,
     /// Where the audit log's numbers are shown, if no lane does that.
     pub(in crate::app) audit_metrics: Option<Arc<LaneMetrics>>,
+    /// Where levers are written in kube-apiserver's form.
+    pub(in crate::app) trail: AuditTrail,
 }
 
 /// Keeps what is wanted.
@@ -102,7 +104,7 @@ impl Keeper {
     /// A keeper with what the last process left, in force when this returns.
     pub(in crate::app) fn new(parts: Parts) -> Arc<Self> {
         let place = parts.folder.clone().map(|folder| Place { folder, name: NAME });
-        let timeline = Arc::new(Timeline::default());
+        let timeline = Arc::new(Timeline::new(parts.trail.clone()));
         let wanted = place.as_ref().map_or_else(Wanted::default, |place| recall(place, &timeline));
         let kept = match &place {
             Some(_) => Kept { on_disk: true, problem: String::new() },

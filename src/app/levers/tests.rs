@@ -12,6 +12,7 @@ const ROOT: Asker = Asker { uid: Some(0), pid: Some(7), user: None };
 
 fn keeper(folder: Option<&Path>) -> Arc<Keeper> {
     Keeper::new(Parts {
+        trail: AuditTrail::default(),
         gate: Gate::new(Scheduler::new(Settings::default(), 1, clock::now()), Drain::new()),
         levers: Arc::default(),
         recent: Arc::default(),
