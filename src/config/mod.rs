@@ -13,6 +13,7 @@
 mod admin;
 mod analyze;
 mod authentication;
+mod compare;
 mod diagnostic;
 mod files;
 mod learn;
@@ -40,6 +41,7 @@ mod tests;
 
 pub use admin::*;
 pub use authentication::*;
+pub use compare::{Became, Difference, Spot, compare};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
 pub use load::{
     API_VERSION, Document, DocumentKind, FileChecks, Loaded, PolicyText, default_policy, load, load_with,

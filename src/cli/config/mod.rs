@@ -1,6 +1,7 @@
 //! `spillway config`: how one begins, what is in force, what was, and the way back. One file a subcommand.
 
 mod apf;
+mod diff;
 mod history;
 mod init;
 mod rollback;
@@ -22,6 +23,7 @@ use crate::admin::wire_change::ConfigView;
 #[command(after_help = "\
 Examples:
   spillway config show
+  spillway config diff
   spillway config history
   spillway config rollback
   spillway config init --from-kubeadm > /etc/spillway/spillway.yaml
@@ -42,6 +44,8 @@ enum Command {
     Schema(schema::Args),
     /// Print the policy that is in force, or one that was
     Show(show::Args),
+    /// Compare the policy in force with a file, or two policies
+    Diff(diff::Args),
     /// List the policies that were in force
     History(history::Args),
     /// Put a policy of before in force again
@@ -56,6 +60,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
         Command::Init(args) => init::run(args, out, err),
         Command::Schema(args) => schema::run(args, out),
         Command::Show(args) => show::run(args, out, err),
+        Command::Diff(args) => diff::run(args, out, err),
         Command::History(args) => history::run(args, out, err),
         Command::Rollback(args) => rollback::run(args, out, err),
         Command::Reload(args) => rollback::reload(args, out, err),
