@@ -8,12 +8,18 @@ use std::io::{self, Write};
 
 use clap::CommandFactory as _;
 
+use super::shown::wrapped;
 use super::{Cli, Ending, incident};
 use crate::app::explain;
 use crate::config::{Code, nearest};
 use crate::flow::Reason;
+use crate::telemetry::{Described, Metrics};
 
 const CODES: &str = include_str!("../../docs/CODES.md");
+/// In front of every metric.
+const PREFIX: &str = "spillway_";
+/// Who is woken by which metric.
+const RULES: &str = include_str!("../../deploy/monitoring/alerts.yaml");
 const ALERTS: &str = include_str!("../../docs/RUNBOOKS.md");
 
 /// Pages that are a word of their own: the word, what it is about, the page.
@@ -68,7 +74,26 @@ fn found(word: &str) -> Option<String> {
         return Some(text.replacen(": ", &format!("{severity}: "), 1));
     }
     let page = PAGES.iter().find(|(name, _, _)| *name == word).map(|(_, _, page)| (*page).to_owned());
-    page.or_else(|| reason(word)).or_else(|| section(ALERTS, word))
+    page.or_else(|| reason(word)).or_else(|| section(ALERTS, word)).or_else(|| metric(word))
+}
+
+/// The text about a metric, with or without its prefix, or one of a histogram's series.
+fn metric(word: &str) -> Option<String> {
+    let word = word.strip_prefix(PREFIX).unwrap_or(word);
+    let metrics = Metrics::new().ok()?;
+    let ends = ["", "_bucket", "_sum", "_count"];
+    let is_it =
+        |found: &&Described| ends.iter().any(|end| word.strip_suffix(end) == Some(found.name.as_str()));
+    let Described { name, kind, labels, help } = metrics.catalogue().iter().find(is_it)?;
+    let labels = if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
+    let alerts: Vec<&str> = RULES
+        .split("- alert: ")
+        .skip(1)
+        .filter(|rule| rule.contains(&format!("{PREFIX}{name}")))
+        .filter_map(|rule| rule.lines().next())
+        .collect();
+    let watched: String = alerts.iter().map(|alert| format!("  → spillway help {alert}\n")).collect();
+    Some(format!("{PREFIX}{name} ({kind}; labels: {labels})\n\n{}\n{watched}", wrapped(help, "")))
 }
 
 /// The text about a code of the configuration.
@@ -119,6 +144,7 @@ fn topics(out: &mut dyn Write) -> io::Result<()> {
         ("codes", "every code; help SPW0204 explains one"),
         ("reasons", "every reason of a refusal; help identity_rate explains one"),
         ("alerts", "every alert; help SpillwayDown explains one and what to do"),
+        ("METRIC", "a metric and its alerts: help spillway_shed_total; all: help metrics"),
     ] {
         writeln!(out, "  {word:<17} {what}")?;
     }
@@ -188,6 +214,17 @@ mod tests {
                 into.push_str(text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default());
             }
         }
+    }
+
+    #[test]
+    fn a_metric_is_explained_by_any_of_its_names_with_its_alerts() {
+        let (ending, text, _) = printed("spillway_break_glass_audit_cut_total");
+        assert_eq!(ending, Some(Ending::Fine));
+        assert!(text.contains("(counter; labels: none)") && text.contains("help SpillwayAuditCut"), "{text}");
+        let (_, text, _) = printed("queue_wait_seconds_bucket");
+        assert!(text.starts_with("spillway_queue_wait_seconds (histogram; labels: lane)"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert_eq!(printed("spillway_nothing").0, Some(Ending::Usage));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounterVec};
 
-use super::metrics::Register;
+use super::register::Register;
 
 /// What can come of reading the files again, as kube-apiserver's own metric for its files says it.
 const STATUSES: [&str; 2] = ["success", "failure"];
@@ -26,17 +26,19 @@ impl Changes {
         let changes = Self {
             reloads: register.counters(
                 "config_reloads_total",
-                "times that changed configuration files were read, by what came of it",
+                "times that changed configuration files were read; `failure`: the last good \
+                 policy stays in force (alert)",
                 &["status"],
             )?,
             last: register.gauges(
                 "config_last_reload_timestamp_seconds",
-                "when changed configuration files were last read, in seconds since 1970, by what came of it",
+                "when that was last; 0: never",
                 &["status"],
             )?,
             info: register.gauges(
                 "config_info",
-                "1, with the hash and the generation of the policy in force as labels",
+                "1, for the policy in force; unequal hashes are instances with unequal policies \
+                 (alert)",
                 &["hash", "generation"],
             )?,
             shown: Mutex::new(None),

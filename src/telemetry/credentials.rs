@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use prometheus::{GaugeVec, IntCounterVec};
 
-use super::metrics::Register;
+use super::register::Register;
 
 /// What can be read anew.
 const WHAT: [&str; 7] =
@@ -25,17 +25,23 @@ impl Credentials {
         let credentials = Self {
             reloads: register.counters(
                 "credential_reloads_total",
-                "files with certificates or keys that changed, and whether they could be used",
+                "files with certificates or keys that changed, and key sets that were fetched; \
+                 `result=\"failed\"`: what was read before stays in force (alert). What: \
+                 `client_ca deny_list serving admin break_glass front_proxy token_keys jwks_url`",
                 &["what", "result"],
             )?,
             expiry: register.gauges(
                 "certificate_expiry_timestamp_seconds",
-                "when the certificate ends, in seconds since 1970",
+                "when a certificate ends, seconds since 1970; of a chain or bundle the first. \
+                 Certificate: `serving_LISTENER admin break_glass front_proxy client_ca \
+                 break_glass_ca upstream_ca`",
                 &["certificate"],
             )?,
             reviews: register.counters(
                 "token_reviews_total",
-                "tokens that kube-apiserver was asked about, by what came of it",
+                "tokens that kube-apiserver was asked about: `good bad failed` (no answer), \
+                 `full` (not asked, all places were taken or it rests after an error), `late` (a \
+                 request that went on as unverified)",
                 &["result"],
             )?,
         };

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntCounterVec};
 
-use super::metrics::Register;
+use super::register::Register;
 use crate::flow::Would;
 use crate::policy::{Enforcement, Lane, Mode};
 
@@ -32,15 +32,21 @@ impl Shadowed {
         Ok(Self {
             shed: register.counters(
                 "shadow_shed_total",
-                "forwarded, and would have been refused were the policy enforced",
+                "forwarded, and would have been refused were the policy enforced (alert). An \
+                 upper bound: enforced, the apiserver would be less pressed. Rules: the first 256 \
+                 names, then `(other)`",
                 &["lane", "rule", "reason"],
             )?,
             queued: register.counters(
                 "shadow_queued_total",
-                "forwarded at once, and would have waited were the policy enforced",
+                "forwarded at once, and would have waited, or been refused had the wait run out",
                 &["lane"],
             )?,
-            mode: register.gauges("enforcement_mode", "1 for the mode of the policy", &["mode"])?,
+            mode: register.gauges(
+                "enforcement_mode",
+                "1 for the policy's mode: `Disabled Shadow Enforce`",
+                &["mode"],
+            )?,
             ratio: register
                 .gauge("enforcement_ratio", "part of the identities that the policy is enforced for")?,
             rules: Mutex::default(),

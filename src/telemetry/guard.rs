@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus::core::Metric as _;
 use prometheus::{Histogram, IntCounterVec};
 
-use super::metrics::Register;
+use super::register::Register;
 use super::{Answered, Answerer};
 use crate::flow::Reason;
 use crate::policy::Lane;
@@ -51,12 +51,13 @@ impl Guarded {
         let guarded = Self {
             reads: register.histogram(
                 "read_object_duration_seconds",
-                "reads of one object that kube-apiserver answered: received to the head of the answer",
+                "reads of one object that kube-apiserver answered, queue included: what a \
+                 rollout's guard judges",
                 &READ_BUCKETS,
             )?,
             steps: register.counters(
                 "rollout_steps_total",
-                "judged intervals of a rollout, by what came of them",
+                "judged intervals of a rollout: `advanced`, `held`, `rolled_back` (alert)",
                 &["result"],
             )?,
             answers: AtomicU64::new(0),

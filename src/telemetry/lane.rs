@@ -5,8 +5,8 @@
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec};
 
-use super::metrics::Register;
 use super::overload::raise;
+use super::register::Register;
 
 /// Numbers about the break-glass lane, written by the lane's own threads.
 pub struct LaneMetrics {
@@ -32,48 +32,73 @@ impl LaneMetrics {
         Ok(Self {
             refused: register.counters(
                 "break_glass_refused_total",
-                "attempts to use the break-glass lane that were refused, by why",
+                "attempts on the break-glass listener that were refused: `no_certificate wrong_ca \
+                 not_yet_valid expired revoked no_client_auth wrong_unit wrong_group \
+                 not_one_person unacceptable drill_only unarmed throttled`, and `arming_full`: 64 \
+                 people are armed; of signed grants `grant_garbage grant_not_accepted \
+                 grant_wrong_key grant_tampered grant_other_certificate grant_other_cluster \
+                 grant_too_long grant_not_yet_valid grant_expired grant_same_person`",
                 &["reason"],
             )?,
             turned_away: register.counter(
                 "break_glass_connections_refused_total",
-                "connections that were closed before the handshake, of sources that fail too often",
+                "connections closed before the handshake, of sources that failed too often: they \
+                 get one a second",
             )?,
-            sessions: register
-                .counter("break_glass_sessions_total", "times that somebody began to use the lane")?,
-            armed: register.gauge("break_glass_armed", "people for whom the lane is armed now")?,
-            probes: register.counters("break_glass_probes_total", "self-probes, by result", &["result"])?,
+            sessions: register.counter(
+                "break_glass_sessions_total",
+                "times that somebody began to use the lane, after 15 minutes without; alert on \
+                 any",
+            )?,
+            armed: register
+                .gauge("break_glass_armed", "people for whom the lane is armed now (`breakGlass.arming`)")?,
+            probes: register.counters(
+                "break_glass_probes_total",
+                "self-probes through the lane: `ok files connect tls request refused upstream`",
+                &["result"],
+            )?,
             probe_last_success: register.gauge(
                 "break_glass_probe_last_success_timestamp_seconds",
-                "when a self-probe last got through the lane; 0: never",
+                "when a self-probe last got through; alert when it is older than 3 minutes; 0: \
+                 never",
             )?,
             days_left: register.gauges(
                 "break_glass_certificate_days_left",
-                "days until it expires; negative: it has",
+                "days until it expires: `ca serving drill person` (of people seen, the first to \
+                 end); alert below 30, 14 and 7",
                 &["certificate"],
             )?,
-            denied: register.gauge("break_glass_denied_certificates", "certificates on the deny list")?,
+            denied: register
+                .gauge("break_glass_denied_certificates", "certificates on the deny list in force")?,
             reload_failures: register.counters(
                 "break_glass_reload_failures_total",
-                "times that a changed file could not be used and the old one stayed in force",
+                "`deny_list`: could not be read, the old one stays in force; `grant_keys`: cannot \
+                 be used, the old ones stay in force; `armed`: who is armed could not be written, \
+                 or was not intact at the start",
                 &["file"],
             )?,
             alerts: register.counters(
                 "break_glass_alerts_total",
-                "runs of breakGlass.onUse.command",
+                "runs of `breakGlass.onUse.command`: `ok failed timeout`, or `dropped` because \
+                 one ran already",
                 &["result"],
             )?,
             audit_seq: register
                 .gauge("break_glass_audit_seq", "number of the last audit record on the disk")?,
-            audit_pending: register
-                .gauge("break_glass_audit_pending", "audit records that wait for the disk")?,
-            audit_failing: register
-                .gauge("break_glass_audit_failing", "1 while the audit log cannot be written")?,
+            audit_pending: register.gauge(
+                "break_glass_audit_pending",
+                "audit records that wait in memory for the disk, at most 4,096",
+            )?,
+            audit_failing: register.gauge(
+                "break_glass_audit_failing",
+                "1 while the audit log cannot be written; the lane goes on",
+            )?,
             audit_lost: register
                 .counter("break_glass_audit_lost_total", "audit records that are only on standard error")?,
             audit_cut: register.counter(
                 "break_glass_audit_cut_total",
-                "audit records that the head knew and the log had no more at the start: its end was cut",
+                "audit records that the head knew and the log had no more at the start: somebody \
+                 cut its end; alert on any",
             )?,
         })
     }

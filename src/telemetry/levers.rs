@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec};
 
-use super::metrics::Register;
+use super::register::Register;
 use crate::flow::levers::Action;
 
 /// What is in force at a scrape.
@@ -98,13 +98,18 @@ impl Levers {
     pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         let isolated: IntCounterVec = register.counters(
             "isolated_requests_total",
-            "refused because an operator isolated the client",
+            "requests refused because an operator isolated their client, by what is done to \
+                 it: `penalty`, `deny`",
             &["action"],
         )?;
         Ok(Self {
             isolated: Action::ALL.map(|action| isolated.with_label_values(&[action.as_str()])),
             isolations: register.gauges("isolations_active", "isolations in force", &["action"])?,
-            lockdown: register.gauge("lockdown_active", "1 while only vital lanes are let in")?,
+            lockdown: register.gauge(
+                "lockdown_active",
+                "1 while a lockdown lets only break-glass, node-health, control-plane and \
+                 platform in",
+            )?,
         })
     }
 

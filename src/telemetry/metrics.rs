@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder,
 };
 
 use super::audit::AuditCounters;
@@ -21,8 +20,9 @@ use super::levers::{LeverGauges, Levers};
 use super::newcomers::Newcomers;
 use super::overload::{GateGauges, Overload, raise};
 use super::own::{Own, OwnScrape};
+use super::register::{Described, Register};
 use super::samples::Samples;
-use super::{Answered, Answerer, LaneMetrics, stability};
+use super::{Answered, Answerer, LaneMetrics};
 use crate::flow::levers::Action;
 use crate::flow::newcomers::Counts;
 use crate::flow::{Diagnosis, End, Reason, Snapshot, Would};
@@ -100,6 +100,8 @@ pub struct Scrape<'a> {
 /// Every metric of one proxy, with a registry of its own: several proxies can live in one process.
 pub struct Metrics {
     registry: Registry,
+    /// What there is, for the document.
+    catalogue: Vec<Described>,
     requests: IntCounterVec,
     request_slots: Vec<OnceLock<IntCounter>>,
     pub(super) request_duration: [Histogram; Lane::COUNT],
@@ -148,19 +150,23 @@ impl Metrics {
     /// When two metrics collide by name: a defect that the first test finds.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("spillway".to_owned()), None)?;
-        let register = Register(&registry);
+        let register = Register::new(&registry);
         let requests = register.counters(
             "requests_total",
-            "finished requests, answered by upstream or by us",
+            "requests answered, by the apiserver or by spillway",
             &["lane", "verb", "code"],
         )?;
         let request_duration = register.histograms(
             "request_duration_seconds",
-            "received to the head of the answer",
+            "from the request's arrival to the head of its answer; the apiserver's own \
+                 buckets",
             &DURATION_BUCKETS,
         )?;
-        let queue_wait =
-            register.histograms("queue_wait_seconds", "time in the lane's queue", &WAIT_BUCKETS)?;
+        let queue_wait = register.histograms(
+            "queue_wait_seconds",
+            "time in the lane's queue, of requests that were forwarded; APF's buckets",
+            &WAIT_BUCKETS,
+        )?;
         let metrics = Self {
             request_slots: (0..Lane::COUNT * VERB_LABELS.len() * CODE_SLOTS)
                 .map(|_| OnceLock::new())
@@ -169,19 +175,26 @@ impl Metrics {
             queue_wait: per_lane(&queue_wait),
             upstream_duration: register.histogram(
                 "upstream_duration_seconds",
-                "sent to the apiserver's first byte",
+                "from sending a request on to the apiserver's first byte",
                 &DURATION_BUCKETS,
             )?,
             overhead: register.histogram(
                 "overhead_seconds",
-                "time added by the proxy before forwarding, queue excluded",
+                "spillway's own time before forwarding, queue and token reviews excluded",
                 &OVERHEAD_BUCKETS,
             )?,
-            shed: register.counters("shed_total", "refused, by why", &["lane", "reason"])?,
+            shed: register.counters(
+                "shed_total",
+                "answered by spillway instead of the apiserver, by why",
+                &["lane", "reason"],
+            )?,
             failures: {
                 let failures = register.counters(
                     "upstream_failures_total",
-                    "answers of the apiserver that say that it does not cope, by what they mean",
+                    "answers, or missing ones, that say something about the apiserver: `congested` \
+                 (it refused for load), `dropped` (no answer, 503), `timed_out`, `warming` (its \
+                 watch cache is being filled), `lagging` (its cache is behind etcd), `closing` \
+                 (it shuts down)",
                     &["meaning"],
                 )?;
                 FAILURES.map(|meaning| failures.with_label_values(&[meaning]))
@@ -202,9 +215,10 @@ impl Metrics {
             guarded: Guarded::register(&register)?,
             requests,
             registry: registry.clone(),
+            catalogue: Vec::new(),
         };
         register.build_info()?;
-        Ok(metrics)
+        Ok(Self { catalogue: register.catalogue(), ..metrics })
     }
 
     /// Counts an answered request.
@@ -318,6 +332,12 @@ impl Metrics {
         })
     }
 
+    /// What there is, in the order of the document.
+    #[must_use]
+    pub fn catalogue(&self) -> &[Described] {
+        &self.catalogue
+    }
+
     /// The text a scrape gets. Gauges are read from the scheduler and the connection pools at this moment.
     pub fn render(&self, scrape: &Scrape<'_>) -> String {
         self.gauges.set(scrape.flow, scrape.upstream);
@@ -358,28 +378,33 @@ impl Gauges {
                 "requests forwarded and not done",
                 lane,
             )?,
-            waiting: register.gauges(
-                "lane_inqueue_requests",
-                "requests waiting in the lane's queue",
-                lane,
-            )?,
+            waiting: register.gauges("lane_inqueue_requests", "requests waiting", lane)?,
             current_seats: register.gauges(
                 "lane_current_seats",
-                "seats up to which the lane is let in",
+                "seats in use, of all lanes together, up to which this lane is let in",
                 lane,
             )?,
             watches: register.gauges("watches_active", "live watches", lane)?,
-            limit: register.gauge("concurrency_limit", "seats that may be in use now (L)")?,
+            limit: register.gauge("concurrency_limit", "the limit L: seats that may be in use now")?,
             inflight: register.gauge("inflight_seats", "seats in use, all lanes")?,
-            pressure: register
-                .gauge("pressure_ratio", "how many times slower than its calm the apiserver answers")?,
-            overload: register.gauge("overload_level", "0 normal, 1 brown, 2 red, 3 cold, 4 ramp")?,
+            pressure: register.gauge(
+                "pressure_ratio",
+                "how many times slower than its calm baseline the apiserver answers",
+            )?,
+            overload: register.gauge(
+                "overload_level",
+                "0 normal, 1 brown (shedding), 2 red (brake), 3 cold (apiserver away), 4 ramp \
+                 (coming back)",
+            )?,
             upstream_up: register.gauge("upstream_up", "1 while the apiserver answers probes")?,
             upstream_connections: register
                 .gauge("upstream_connections", "open connections to the apiserver")?,
             upstream_streams: register
                 .gauge("upstream_streams", "requests and watches on those connections")?,
-            upstream_opened: register.counter("upstream_connections_opened_total", "connections opened")?,
+            upstream_opened: register.counter(
+                "upstream_connections_opened_total",
+                "connections opened; a steep slope means something closes them",
+            )?,
         })
     }
 
@@ -404,77 +429,14 @@ impl Gauges {
     }
 }
 
-pub(super) struct Register<'a>(&'a Registry);
-
-impl Register<'_> {
-    pub(super) fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        let metric = IntCounterVec::new(Opts::new(name, stability::help(name, help)), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        let metric = IntCounter::new(name, stability::help(name, help))?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    pub(super) fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<GaugeVec, prometheus::Error> {
-        let metric = GaugeVec::new(Opts::new(name, stability::help(name, help)), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        let metric = Gauge::new(name, stability::help(name, help))?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
-        let metric = HistogramVec::new(
-            HistogramOpts::new(name, stability::help(name, help)).buckets(buckets.to_vec()),
-            &["lane"],
-        )?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    pub(super) fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-    ) -> Result<Histogram, prometheus::Error> {
-        let metric = Histogram::with_opts(
-            HistogramOpts::new(name, stability::help(name, help)).buckets(buckets.to_vec()),
-        )?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn build_info(&self) -> Result<(), prometheus::Error> {
-        let info = self.gauges("build_info", "1, with the version as its label", &["version"])?;
-        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        Ok(())
-    }
-}
-
 /// Every code begins at 0. A counter that is born with its first request has no increase that an alert could see, and the
 /// first request of the lane is the one that matters.
 fn breakglass_requests(register: &Register<'_>) -> Result<IntCounterVec, prometheus::Error> {
-    let requests =
-        register.counters("breakglass_requests_total", "requests on the break-glass listener", &["code"])?;
+    let requests = register.counters(
+        "breakglass_requests_total",
+        "requests on the break-glass listener; alert on any",
+        &["code"],
+    )?;
     for slot in 0..CODE_SLOTS {
         requests.with_label_values(&[code_label(slot)]).inc_by(0);
     }
@@ -523,6 +485,52 @@ const fn verb_slot(verb: Verb) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The document's part between two texts.
+    fn replace(document: &str, (from, to): (&str, &str), part: &str) -> String {
+        let (before, rest) = document.split_once(from).unwrap();
+        let (_, after) = rest.split_once(to).unwrap();
+        format!("{before}{from}{part}{to}{after}")
+    }
+
+    /// `SPILLWAY_UPDATE_GOLDEN=1` writes it.
+    #[test]
+    fn the_document_of_the_metrics_is_current() {
+        let metrics = Metrics::new().unwrap();
+        let (mut table, mut stable) = (String::new(), std::collections::BTreeSet::new());
+        for Described { name, kind, labels, help } in &metrics.catalogue {
+            let labels = if labels.is_empty() { "-".to_owned() } else { labels.join(", ") };
+            let (promise, text) = help.split_once(' ').unwrap();
+            table += &format!("| `spillway_{name}` | {kind} | {labels} | {text} |\n");
+            if promise == "[STABLE]" {
+                stable.insert(format!("`spillway_{name}`"));
+            }
+        }
+        let reasons: Vec<String> =
+            Reason::ALL.iter().map(|reason| format!("`{}`", reason.as_str())).collect();
+        let lines = |words: Vec<String>| {
+            words.into_iter().fold((String::new(), 0), |(text, length), word| match length + word.len() + 1 {
+                0..=120 if length > 0 => (format!("{text} {word}"), length + word.len() + 1),
+                _ if text.is_empty() => (word.clone(), word.len()),
+                _ => (format!("{text}\n{word}"), word.len()),
+            })
+        };
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/METRICS.md");
+        let document = std::fs::read_to_string(&path).unwrap();
+        let expected = replace(
+            &document,
+            ("| name | type | labels | meaning |\n|---|---|---|---|\n", "\nReasons of"),
+            &table,
+        );
+        let part = lines(reasons).0.replace("` `", "`, `").replace("`\n", "`,\n");
+        let expected = replace(&expected, ("Reasons of `shed_total`:\n", ".\n\n## Stability"), &part);
+        let part = format!("{}\n", lines(stable.into_iter().collect()).0);
+        let expected = replace(&expected, ("`[STABLE]` are:\n\n", "\nAll others"), &part);
+        if std::env::var_os("SPILLWAY_UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &expected).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected, "docs/METRICS.md");
+    }
 
     #[test]
     fn every_status_has_a_label_and_unknown_ones_share_their_class() {

@@ -1,7 +1,7 @@
 //! What happened? One event type per thing that happens; each emits its metric and its log line in one place.
 //!
 //! Labels come from closed sets (lane, verb, code, reason): never a user, a path, a namespace or a pod, because a
-//! metrics backend must not fall over in the very storm it is there to show. Names are listed in `docs/METRICS.md`.
+//! metrics backend must not fall over in the very storm it is there to show. `docs/METRICS.md` is made from the names here.
 //! Counting is done through handles that were resolved once: looking a label set up costs more than a decision.
 
 mod audit;
@@ -20,6 +20,7 @@ mod metrics;
 mod newcomers;
 mod overload;
 mod own;
+mod register;
 mod samples;
 mod stability;
 mod text;
@@ -37,4 +38,5 @@ pub use metrics::{Metrics, Scrape, UpstreamGauges};
 pub use newcomers::{NewcomerSeen, Newcomers};
 pub use overload::{GateGauges, OverloadChanged};
 pub use own::{Footprint, ListenerGauges, MemoryStepChanged, OwnLimits, OwnScrape};
+pub use register::Described;
 pub use text::shown;

@@ -4,7 +4,7 @@
 
 use prometheus::{Gauge, GaugeVec, IntCounter};
 
-use super::metrics::Register;
+use super::register::Register;
 use crate::flow::newcomers::Counts;
 
 /// Something about a newcomer.
@@ -49,13 +49,14 @@ impl Newcomers {
         Ok(Self {
             newcomers: register.gauges(
                 "newcomers_active",
-                "identities and programs never seen before",
+                "identities and programs never seen before: `measured`, `warned` (what they would \
+                 cost on all nodes is too much)",
                 &["standing"],
             )?,
             known: register.gauge("identities_known", "identities and programs that are not new")?,
-            nodes: register.gauge("cluster_nodes", "nodes that were heard of lately")?,
-            warnings: register
-                .counter("newcomer_warnings_total", "newcomers whose cost on all nodes would be too much")?,
+            nodes: register
+                .gauge("cluster_nodes", "nodes that were heard of in the last quarter of an hour")?,
+            warnings: register.counter("newcomer_warnings_total", "warnings about newcomers")?,
         })
     }
 

@@ -5,7 +5,7 @@
 
 use prometheus::{Gauge, GaugeVec, IntCounter};
 
-use super::metrics::Register;
+use super::register::Register;
 use super::text::shown;
 use crate::flow::{Cause, Diagnosis, Snapshot, State};
 
@@ -79,31 +79,58 @@ pub(super) struct Overload {
 impl Overload {
     pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            cause: register.gauges("overload_cause", "1 for what presses the apiserver", &["cause"])?,
+            cause: register.gauges(
+                "overload_cause",
+                "1 for what presses the apiserver, 0 for the others: `none cpu etcd webhook \
+                 apf-level memory upstream-down client`; the log and `/status` name the client",
+                &["cause"],
+            )?,
             slowdown: register.gauges(
                 "probe_slowdown_ratio",
-                "times slower than its own calm; 0: not known",
+                "times slower than in calm, of spillway's own probes `livez` (process), `cached` \
+                 (watch cache), `consistent` (etcd); 0 is not known",
                 &["probe"],
             )?,
-            response_bytes: register
-                .gauge("response_bytes_inflight", "estimated bytes of answers in flight")?,
-            response_budget: register
-                .gauge("response_bytes_budget", "what answers in flight may take; 0: no bound")?,
-            heavy_duty: register
-                .gauge("heavy_duty_ratio", "part of the time in which heavy requests may run")?,
+            response_bytes: register.gauge(
+                "response_bytes_inflight",
+                "estimated bytes of answers in flight; the apiserver takes about five times as \
+                 much",
+            )?,
+            response_budget: register.gauge(
+                "response_bytes_budget",
+                "what they may take: `overload.memory.responseBytes`, for `auto` a share of the \
+                 memory of the apiserver's host, less for ten minutes and more after the \
+                 apiserver died with much in flight; 0: no bound",
+            )?,
+            heavy_duty: register.gauge(
+                "heavy_duty_ratio",
+                "part of the time in which heavy requests may run; 1 unless the limit is at its \
+                 least and still too much",
+            )?,
             tolerance: register.gauge(
                 "tolerance_ratio",
-                "by what pressure is divided; above 1 where a cut did not cure it",
+                "by what pressure is divided: above 1 for a while after a lower limit was proven \
+                 not to lower latency",
             )?,
-            early_returns: register
-                .counter("early_returns_total", "refused clients that came back before they were told to")?,
+            early_returns: register.counter(
+                "early_returns_total",
+                "refused clients that came back before the time they were told",
+            )?,
             shared_rate: register.counter(
                 "shared_rate_requests_total",
-                "requests of identities that found every rate bucket of their lane in use",
+                "requests of identities that found every rate bucket of their lane in use, and \
+                 shared one",
             )?,
-            holding: register.gauge("held_refusals", "refusals kept back now")?,
+            holding: register.gauge(
+                "held_refusals",
+                "refusals that are being kept back, for clients that return too early",
+            )?,
             held: register.counter("held_refusals_total", "refusals that were kept back")?,
-            resets: register.counter("resets_total", "running requests that were reset")?,
+            resets: register.counter(
+                "resets_total",
+                "running requests of the lowest lanes that were ended because the apiserver was \
+                 going under",
+            )?,
         })
     }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec};
 
-use super::metrics::Register;
 use super::overload::{exact, raise};
+use super::register::Register;
 use crate::flow::MemoryStep;
 
 /// The memory in use when it was last looked at; written by the control thread, read at a scrape.
@@ -112,31 +112,43 @@ impl Own {
     pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         Ok(Self {
             resident: register.gauge("resident_bytes", "memory of this process")?,
-            memory_limit: register.gauge("memory_limit_bytes", "what it may be; 0: no limit")?,
-            memory_step: register
-                .gauge("memory_step", "0 free, 1 tight, 2 short, 3 critical: lanes refused for memory")?,
-            descriptors: register.gauge("descriptors_open", "file descriptors in use")?,
-            descriptors_limit: register.gauge("descriptors_limit", "file descriptors that may be")?,
-            connections: register.gauges(
-                "connections_active",
-                "client connections now open",
-                &["listener"],
+            memory_limit: register.gauge(
+                "memory_limit_bytes",
+                "what it may be, `limits.memory` or the cgroup's; 0: no limit",
             )?,
+            memory_step: register.gauge(
+                "memory_step",
+                "lanes refused for spillway's own memory: 0 none, 1 telemetry and unknown (from \
+                 80 %), 2 workload too (90 %), 3 all but node-health, control-plane and \
+                 break-glass (95 %)",
+            )?,
+            descriptors: register.gauge("descriptors_open", "file descriptors in use")?,
+            descriptors_limit: register.gauge(
+                "descriptors_limit",
+                "file descriptors that may be; 64 of them are never given to connections",
+            )?,
+            connections: register.gauges("connections_active", "client connections", &["listener"])?,
             ended: register.counters(
                 "connections_ended_total",
-                "client connections that spillway refused or ended, by why",
+                "client connections that spillway refused or ended: `full`, `source`, `user` (a \
+                 cap is reached), `offender` (connections of its address were ended for abuse in \
+                 the last 10 s: it gets two a second, and one more for each that it holds open; \
+                 spillway_connections_abusive_total says what for), `accept` (no descriptor), \
+                 `first_byte`, `handshake`, `request` (too slow), `handshake_failed`, `idle`, \
+                 `drained`",
                 &["listener", "reason"],
             )?,
             panicked: register.counters(
                 "requests_panicked_total",
-                "requests answered 500 because spillway failed on them",
+                "requests answered 500 because spillway failed on them; alert on any",
                 &["listener"],
             )?,
             lines_dropped: register
                 .counter("log_lines_dropped_total", "log lines lost because standard error took no more")?,
             lines_suppressed: register.counter(
                 "log_lines_suppressed_total",
-                "access-log lines left out beyond the rate of their reason",
+                "lines of the access log left out: more than 20 a second of one reason; never of \
+                 break-glass",
             )?,
         })
     }

@@ -22,8 +22,8 @@ use self::file::Rotated;
 pub use self::record::Answer;
 use self::record::Record;
 use super::levers::LeverMoved;
-use super::metrics::Register;
 use super::overload::raise;
+use super::register::Register;
 use crate::clock;
 use crate::units::Instant;
 
@@ -154,11 +154,13 @@ impl AuditCounters {
     pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         let dropped: IntCounterVec = register.counters(
             "audit_dropped_total",
-            "records of the audit trail that were lost, by why",
+            "records of the audit trail that were lost: `full` (a storm that writes faster \
+                 than the disk), `write` (the file could not be written)",
             &["reason"],
         )?;
         Ok(Self {
-            written: register.counter("audit_records_total", "records written to the audit trail")?,
+            written: register
+                .counter("audit_records_total", "records written to the audit trail (`audit.file`)")?,
             full: dropped.with_label_values(&["full"]),
             failed: dropped.with_label_values(&["write"]),
             trail: OnceLock::new(),
