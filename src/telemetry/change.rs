@@ -26,8 +26,8 @@ impl Changes {
         let changes = Self {
             reloads: register.counters(
                 "config_reloads_total",
-                "times that changed configuration files were read; `failure`: the last good \
-                 policy stays in force (alert)",
+                "times that changed configuration files were read; `failure`: the last good policy stays \
+                 in force (alert)",
                 &["status"],
             )?,
             last: register.gauges(
@@ -37,8 +37,7 @@ impl Changes {
             )?,
             info: register.gauges(
                 "config_info",
-                "1, for the policy in force; unequal hashes are instances with unequal policies \
-                 (alert)",
+                "1, for the policy in force; unequal hashes are instances with unequal policies (alert)",
                 &["hash", "generation"],
             )?,
             shown: Mutex::new(None),

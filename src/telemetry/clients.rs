@@ -28,24 +28,24 @@ impl Clients {
     pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         let tunnelled = register.counters(
             "tunnel_bytes_total",
-            "bytes through exec, attach, port-forward and WebSockets, by who sent them: \
-                 `client`, `apiserver`",
+            "bytes through exec, attach, port-forward and WebSockets, by who sent them: `client`, \
+                 `apiserver`",
             &["from"],
         )?;
         Ok(Self {
             abuses: register.counters(
                 "connections_abusive_total",
-                "client connections ended for what was sent on them: `framing` (HTTP/1.1 that can \
-                 be read in two ways), floods of `pings settings resets window_updates priorities \
-                 tiny_frames unknown_frames`, heads with too many `header_fields`, `header_bytes` \
-                 or `continuations`, `unread` (gone with eight or more answers that it had asked \
-                 for over HTTP/2 and left unread), and `stream_errors`, `protocol`",
+                "client connections ended for what was sent on them: `framing` (HTTP/1.1 that can be read \
+                 in two ways), floods of `pings settings resets window_updates priorities tiny_frames \
+                 unknown_frames`, heads with too many `header_fields`, `header_bytes` or `continuations`, \
+                 `unread` (gone with eight or more answers that it had asked for over HTTP/2 and left \
+                 unread), and `stream_errors`, `protocol`",
                 &["reason"],
             )?,
             heads_refused: register.counters(
                 "heads_refused_total",
-                "requests refused for their head: more `fields` than `limits.headerFields` (431), \
-                 or the heads of unanswered requests hold as much `memory` as they may (429)",
+                "requests refused for their head: more `fields` than `limits.headerFields` (431), or the \
+                 heads of unanswered requests hold as much `memory` as they may (429)",
                 &["reason"],
             )?,
             tunnelled: ["client", "apiserver"].map(|from| tunnelled.with_label_values(&[from])),

@@ -26,22 +26,22 @@ impl Credentials {
             reloads: register.counters(
                 "credential_reloads_total",
                 "files with certificates or keys that changed, and key sets that were fetched; \
-                 `result=\"failed\"`: what was read before stays in force (alert). What: \
-                 `client_ca deny_list serving admin break_glass front_proxy token_keys jwks_url`",
+                 `result=\"failed\"`: what was read before stays in force (alert). What: `client_ca \
+                 deny_list serving admin break_glass front_proxy token_keys jwks_url`",
                 &["what", "result"],
             )?,
             expiry: register.gauges(
                 "certificate_expiry_timestamp_seconds",
                 "when a certificate ends, seconds since 1970; of a chain or bundle the first. \
-                 Certificate: `serving_LISTENER admin break_glass front_proxy client_ca \
-                 break_glass_ca upstream_ca`",
+                 Certificate: `serving_LISTENER admin break_glass front_proxy client_ca break_glass_ca \
+                 upstream_ca`",
                 &["certificate"],
             )?,
             reviews: register.counters(
                 "token_reviews_total",
-                "tokens that kube-apiserver was asked about: `good bad failed` (no answer), \
-                 `full` (not asked, all places were taken or it rests after an error), `late` (a \
-                 request that went on as unverified)",
+                "tokens that kube-apiserver was asked about: `good bad failed` (no answer), `full` (not \
+                 asked, all places were taken or it rests after an error), `late` (a request that went on \
+                 as unverified)",
                 &["result"],
             )?,
         };

@@ -32,9 +32,9 @@ impl Shadowed {
         Ok(Self {
             shed: register.counters(
                 "shadow_shed_total",
-                "forwarded, and would have been refused were the policy enforced (alert). An \
-                 upper bound: enforced, the apiserver would be less pressed. Rules: the first 256 \
-                 names, then `(other)`",
+                "forwarded, and would have been refused were the policy enforced (alert). An upper bound: \
+                 enforced, the apiserver would be less pressed. Rules: the first 256 names, then \
+                 `(other)`",
                 &["lane", "rule", "reason"],
             )?,
             queued: register.counters(

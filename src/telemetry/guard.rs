@@ -51,8 +51,8 @@ impl Guarded {
         let guarded = Self {
             reads: register.histogram(
                 "read_object_duration_seconds",
-                "reads of one object that kube-apiserver answered, queue included: what a \
-                 rollout's guard judges",
+                "reads of one object that kube-apiserver answered, queue included: what a rollout's guard \
+                 judges",
                 &READ_BUCKETS,
             )?,
             steps: register.counters(

@@ -32,23 +32,20 @@ impl LaneMetrics {
         Ok(Self {
             refused: register.counters(
                 "break_glass_refused_total",
-                "attempts on the break-glass listener that were refused: `no_certificate wrong_ca \
-                 not_yet_valid expired revoked no_client_auth wrong_unit wrong_group \
-                 not_one_person unacceptable drill_only unarmed throttled`, and `arming_full`: 64 \
-                 people are armed; of signed grants `grant_garbage grant_not_accepted \
+                "refused attempts: `no_certificate wrong_ca not_yet_valid expired revoked no_client_auth \
+                 wrong_unit wrong_group not_one_person unacceptable drill_only unarmed throttled`, and \
+                 `arming_full`: 64 people are armed; of signed grants `grant_garbage grant_not_accepted \
                  grant_wrong_key grant_tampered grant_other_certificate grant_other_cluster \
                  grant_too_long grant_not_yet_valid grant_expired grant_same_person`",
                 &["reason"],
             )?,
             turned_away: register.counter(
                 "break_glass_connections_refused_total",
-                "connections closed before the handshake, of sources that failed too often: they \
-                 get one a second",
+                "closed before the handshake; sources that failed too often get one connection a second",
             )?,
             sessions: register.counter(
                 "break_glass_sessions_total",
-                "times that somebody began to use the lane, after 15 minutes without; alert on \
-                 any",
+                "times that somebody began to use the lane, after 15 minutes without; alert on any",
             )?,
             armed: register
                 .gauge("break_glass_armed", "people for whom the lane is armed now (`breakGlass.arming`)")?,
@@ -59,28 +56,27 @@ impl LaneMetrics {
             )?,
             probe_last_success: register.gauge(
                 "break_glass_probe_last_success_timestamp_seconds",
-                "when a self-probe last got through; alert when it is older than 3 minutes; 0: \
-                 never",
+                "when a self-probe last got through; alert when it is older than 3 minutes; 0: never",
             )?,
             days_left: register.gauges(
                 "break_glass_certificate_days_left",
-                "days until it expires: `ca serving drill person` (of people seen, the first to \
-                 end); alert below 30, 14 and 7",
+                "days until it expires: `ca serving drill person` (of people seen, the first to end); \
+                 alert below 30, 14 and 7",
                 &["certificate"],
             )?,
             denied: register
                 .gauge("break_glass_denied_certificates", "certificates on the deny list in force")?,
             reload_failures: register.counters(
                 "break_glass_reload_failures_total",
-                "`deny_list`: could not be read, the old one stays in force; `grant_keys`: cannot \
-                 be used, the old ones stay in force; `armed`: who is armed could not be written, \
-                 or was not intact at the start",
+                "`deny_list`: could not be read, the old one stays in force; `grant_keys`: cannot be \
+                 used, the old ones stay in force; `armed`: who is armed could not be written, or was not \
+                 intact at the start",
                 &["file"],
             )?,
             alerts: register.counters(
                 "break_glass_alerts_total",
-                "runs of `breakGlass.onUse.command`: `ok failed timeout`, or `dropped` because \
-                 one ran already",
+                "runs of `breakGlass.onUse.command`: `ok failed timeout`, or `dropped` because one ran \
+                 already",
                 &["result"],
             )?,
             audit_seq: register
@@ -97,8 +93,8 @@ impl LaneMetrics {
                 .counter("break_glass_audit_lost_total", "audit records that are only on standard error")?,
             audit_cut: register.counter(
                 "break_glass_audit_cut_total",
-                "audit records that the head knew and the log had no more at the start: somebody \
-                 cut its end; alert on any",
+                "audit records that the head knew and the log had no more at the start: somebody cut its \
+                 end; alert on any",
             )?,
         })
     }

@@ -98,8 +98,8 @@ impl Levers {
     pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         let isolated: IntCounterVec = register.counters(
             "isolated_requests_total",
-            "requests refused because an operator isolated their client, by what is done to \
-                 it: `penalty`, `deny`",
+            "requests refused because an operator isolated their client, by what is done to it: \
+                 `penalty`, `deny`",
             &["action"],
         )?;
         Ok(Self {
@@ -107,8 +107,7 @@ impl Levers {
             isolations: register.gauges("isolations_active", "isolations in force", &["action"])?,
             lockdown: register.gauge(
                 "lockdown_active",
-                "1 while a lockdown lets only break-glass, node-health, control-plane and \
-                 platform in",
+                "1 while a lockdown lets only break-glass, node-health, control-plane and platform in",
             )?,
         })
     }

@@ -158,8 +158,7 @@ impl Metrics {
         )?;
         let request_duration = register.histograms(
             "request_duration_seconds",
-            "from the request's arrival to the head of its answer; the apiserver's own \
-                 buckets",
+            "from the request's arrival to the head of its answer; the apiserver's own buckets",
             &DURATION_BUCKETS,
         )?;
         let queue_wait = register.histograms(
@@ -188,17 +187,7 @@ impl Metrics {
                 "answered by spillway instead of the apiserver, by why",
                 &["lane", "reason"],
             )?,
-            failures: {
-                let failures = register.counters(
-                    "upstream_failures_total",
-                    "answers, or missing ones, that say something about the apiserver: `congested` \
-                 (it refused for load), `dropped` (no answer, 503), `timed_out`, `warming` (its \
-                 watch cache is being filled), `lagging` (its cache is behind etcd), `closing` \
-                 (it shuts down)",
-                    &["meaning"],
-                )?;
-                FAILURES.map(|meaning| failures.with_label_values(&[meaning]))
-            },
+            failures: upstream_failures(&register)?,
             gauges: Gauges::register(&register)?,
             overload: Overload::register(&register)?,
             credentials: Credentials::register(&register)?,
@@ -393,8 +382,8 @@ impl Gauges {
             )?,
             overload: register.gauge(
                 "overload_level",
-                "0 normal, 1 brown (shedding), 2 red (brake), 3 cold (apiserver away), 4 ramp \
-                 (coming back)",
+                "0 normal, 1 brown (shedding), 2 red (brake), 3 cold (apiserver away), 4 ramp (coming \
+                 back)",
             )?,
             upstream_up: register.gauge("upstream_up", "1 while the apiserver answers probes")?,
             upstream_connections: register
@@ -427,6 +416,17 @@ impl Gauges {
         self.upstream_streams.set(gauge(upstream.streams as usize));
         raise(&self.upstream_opened, upstream.opened);
     }
+}
+
+fn upstream_failures(register: &Register<'_>) -> Result<[IntCounter; FAILURES.len()], prometheus::Error> {
+    let failures = register.counters(
+        "upstream_failures_total",
+        "answers, or missing ones, that say something about the apiserver: `congested` (it \
+                 refused for load), `dropped` (no answer, 503), `timed_out`, `warming` (its watch cache \
+                 is being filled), `lagging` (its cache is behind etcd), `closing` (it shuts down)",
+        &["meaning"],
+    )?;
+    Ok(FAILURES.map(|meaning| failures.with_label_values(&[meaning])))
 }
 
 /// Every code begins at 0. A counter that is born with its first request has no increase that an alert could see, and the

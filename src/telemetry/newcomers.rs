@@ -49,8 +49,8 @@ impl Newcomers {
         Ok(Self {
             newcomers: register.gauges(
                 "newcomers_active",
-                "identities and programs never seen before: `measured`, `warned` (what they would \
-                 cost on all nodes is too much)",
+                "identities and programs never seen before: `measured`, `warned` (what they would cost on \
+                 all nodes is too much)",
                 &["standing"],
             )?,
             known: register.gauge("identities_known", "identities and programs that are not new")?,

@@ -81,36 +81,35 @@ impl Overload {
         Ok(Self {
             cause: register.gauges(
                 "overload_cause",
-                "1 for what presses the apiserver, 0 for the others: `none cpu etcd webhook \
-                 apf-level memory upstream-down client`; the log and `/status` name the client",
+                "1 for what presses the apiserver, 0 for the others: `none cpu etcd webhook apf-level \
+                 memory upstream-down client`; the log and `/status` name the client",
                 &["cause"],
             )?,
             slowdown: register.gauges(
                 "probe_slowdown_ratio",
-                "times slower than in calm, of spillway's own probes `livez` (process), `cached` \
-                 (watch cache), `consistent` (etcd); 0 is not known",
+                "times slower than in calm, of spillway's own probes `livez` (process), `cached` (watch \
+                 cache), `consistent` (etcd); 0 is not known",
                 &["probe"],
             )?,
             response_bytes: register.gauge(
                 "response_bytes_inflight",
-                "estimated bytes of answers in flight; the apiserver takes about five times as \
-                 much",
+                "estimated bytes of answers in flight; the apiserver takes about five times as much",
             )?,
             response_budget: register.gauge(
                 "response_bytes_budget",
-                "what they may take: `overload.memory.responseBytes`, for `auto` a share of the \
-                 memory of the apiserver's host, less for ten minutes and more after the \
-                 apiserver died with much in flight; 0: no bound",
+                "what they may take: `overload.memory.responseBytes`, for `auto` a share of the memory of \
+                 the apiserver's host, less for ten minutes and more after the apiserver died with much \
+                 in flight; 0: no bound",
             )?,
             heavy_duty: register.gauge(
                 "heavy_duty_ratio",
-                "part of the time in which heavy requests may run; 1 unless the limit is at its \
-                 least and still too much",
+                "part of the time in which heavy requests may run; 1 unless the limit is at its least and \
+                 still too much",
             )?,
             tolerance: register.gauge(
                 "tolerance_ratio",
-                "by what pressure is divided: above 1 for a while after a lower limit was proven \
-                 not to lower latency",
+                "by what pressure is divided: above 1 for a while after a lower limit was proven not to \
+                 lower latency",
             )?,
             early_returns: register.counter(
                 "early_returns_total",
@@ -118,8 +117,7 @@ impl Overload {
             )?,
             shared_rate: register.counter(
                 "shared_rate_requests_total",
-                "requests of identities that found every rate bucket of their lane in use, and \
-                 shared one",
+                "requests of identities that found every rate bucket of their lane in use, and shared one",
             )?,
             holding: register.gauge(
                 "held_refusals",
@@ -128,8 +126,8 @@ impl Overload {
             held: register.counter("held_refusals_total", "refusals that were kept back")?,
             resets: register.counter(
                 "resets_total",
-                "running requests of the lowest lanes that were ended because the apiserver was \
-                 going under",
+                "running requests of the lowest lanes that were ended because the apiserver was going \
+                 under",
             )?,
         })
     }

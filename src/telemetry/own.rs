@@ -118,9 +118,8 @@ impl Own {
             )?,
             memory_step: register.gauge(
                 "memory_step",
-                "lanes refused for spillway's own memory: 0 none, 1 telemetry and unknown (from \
-                 80 %), 2 workload too (90 %), 3 all but node-health, control-plane and \
-                 break-glass (95 %)",
+                "lanes refused for spillway's own memory: 0 none, 1 telemetry and unknown (from 80 %), 2 \
+                 workload too (90 %), 3 all but node-health, control-plane and break-glass (95 %)",
             )?,
             descriptors: register.gauge("descriptors_open", "file descriptors in use")?,
             descriptors_limit: register.gauge(
@@ -130,12 +129,11 @@ impl Own {
             connections: register.gauges("connections_active", "client connections", &["listener"])?,
             ended: register.counters(
                 "connections_ended_total",
-                "client connections that spillway refused or ended: `full`, `source`, `user` (a \
-                 cap is reached), `offender` (connections of its address were ended for abuse in \
-                 the last 10 s: it gets two a second, and one more for each that it holds open; \
+                "client connections that spillway refused or ended: `full`, `source`, `user` (a cap is \
+                 reached), `offender` (connections of its address were ended for abuse in the last 10 s: \
+                 it gets two a second, and one more for each that it holds open; \
                  spillway_connections_abusive_total says what for), `accept` (no descriptor), \
-                 `first_byte`, `handshake`, `request` (too slow), `handshake_failed`, `idle`, \
-                 `drained`",
+                 `first_byte`, `handshake`, `request` (too slow), `handshake_failed`, `idle`, `drained`",
                 &["listener", "reason"],
             )?,
             panicked: register.counters(

@@ -154,8 +154,8 @@ impl AuditCounters {
     pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         let dropped: IntCounterVec = register.counters(
             "audit_dropped_total",
-            "records of the audit trail that were lost: `full` (a storm that writes faster \
-                 than the disk), `write` (the file could not be written)",
+            "records of the audit trail that were lost: `full` (a storm that writes faster than the \
+                 disk), `write` (the file could not be written)",
             &["reason"],
         )?;
         Ok(Self {
