@@ -99,6 +99,8 @@ pub struct Explained {
     pub lane: String,
     #[expect(missing_docs, reason = "the line above says it")]
     pub rule: String,
+    /// How far the policy holds this caller: `Enforce`, `Shadow` or `Disabled`; empty of a request that was refused.
+    pub mode: String,
     /// Every rule, in order.
     pub rules: Vec<RuleStep>,
     /// Every gate, in order.

@@ -12,7 +12,7 @@ use super::isolate::ended;
 use super::shown::{coloured, plain, wrapped};
 use super::socket::{Failure, Where, parse_time};
 use crate::admin::wire::Status;
-use crate::app::check::{CHECKS, Check, Found, Situation, Verdict};
+use crate::app::check::{CHECKS, Check, Found, SEE_CONFIGURATION, Situation, Verdict};
 use crate::clock;
 use crate::config::{self, Colour, FileChecks, nearest};
 
@@ -240,7 +240,10 @@ fn record(row: &Row) -> serde_json::Value {
 
 fn table(rows: &[Row], out: &mut dyn Write, colour: Colour) -> io::Result<()> {
     let mut group = "";
-    for Row { check, found, ignored } in rows {
+    // They would all say the same.
+    let needs_it =
+        |row: &&Row| row.found.verdict == Verdict::Skipped && row.found.advice == SEE_CONFIGURATION;
+    for Row { check, found, ignored } in rows.iter().filter(|row| !needs_it(row)) {
         if check.group != group {
             group = check.group;
             writeln!(out, "{group}")?;
@@ -258,6 +261,11 @@ fn table(rows: &[Row], out: &mut dyn Write, colour: Colour) -> io::Result<()> {
         if !found.advice.is_empty() && found.verdict != Verdict::Ok {
             writeln!(out, "      → {}", wrapped(&found.advice, "        "))?;
         }
+    }
+    match rows.iter().filter(needs_it).count() {
+        0 => {}
+        1 => writeln!(out, " - 1 check needs a configuration that can be used (SPW-CFG-001)")?,
+        count => writeln!(out, " - {count} checks need a configuration that can be used (SPW-CFG-001)")?,
     }
     writeln!(out, "{}", summary(rows))?;
     let worst = rows.iter().filter(|row| !row.ignored).max_by_key(|row| row.found.verdict);

@@ -19,7 +19,6 @@ use crate::app::{explain, flow_settings};
 use crate::clock;
 use crate::config::{self, FileChecks};
 use crate::flow::Scheduler;
-use crate::policy::Policy;
 
 /// Explains a refusal by its id, or what would become of a request.
 #[derive(Debug, ClapArgs)]
@@ -222,7 +221,7 @@ fn offline(args: &Args, asked: &Explain, err: &mut dyn Write) -> Result<Result<E
         let _ = writeln!(err, "{found}");
         Ending::Config
     })?;
-    let policy = Policy::new(loaded.policy.rules.clone(), loaded.policy.lanes, 0).map_err(|error| {
+    let policy = loaded.policy.compile(0).map_err(|error| {
         let _ = writeln!(err, "error: {error}");
         Ending::Config
     })?;
@@ -292,6 +291,13 @@ fn print(explained: &Explained, args: &Args, out: &mut dyn Write) -> io::Result<
         row(out, "agent", agent)?;
     }
     print_rules(explained, args.verbose, out)?;
+    match explained.mode.as_str() {
+        "Shadow" => row(out, "mode", "Shadow: it is counted, and goes on whatever the gates say")?,
+        "Disabled" => {
+            row(out, "mode", "Disabled: it goes on whatever the gates say, and nothing is counted")?
+        }
+        _ => {}
+    }
     for (at, gate) in explained.gates.iter().filter(|gate| gate.answer != "not-asked").enumerate() {
         row(out, if at == 0 { "gates" } else { "" }, &gate_text(gate))?;
     }
@@ -360,6 +366,9 @@ fn headline(explained: &Explained) -> String {
     let reason = explained.reason.as_ref().map_or_else(String::new, |reason| format!(" {reason}"));
     match (&explained.id, explained.at_ms) {
         (Some(id), Some(at)) => format!("{id}  {}  {word}{reason}", date_time(at)),
+        _ if ["Shadow", "Disabled"].contains(&explained.mode.as_str()) && explained.outcome != "admit" => {
+            format!("would: ADMIT ({}; enforced it would {word}{reason})", explained.mode)
+        }
         _ => format!("would: {word}{reason}"),
     }
 }
@@ -418,6 +427,22 @@ mod tests {
     const AGENT: &str = "system:serviceaccount:obs:node-agent";
 
     #[test]
+    fn a_policy_in_shadow_says_so() {
+        let args = [
+            "--as",
+            AGENT,
+            "--verb",
+            "list",
+            "--path",
+            "/api/v1/pods",
+            "--policy",
+            "config/first-policy.yaml",
+        ];
+        let text = printed(&asked_offline(&args), &args);
+        assert!(text.contains("mode     Shadow: it is counted, and goes on"), "{text}");
+    }
+
+    #[test]
     fn a_question_offline_is_its_golden_text() {
         let line =
             ["--as", AGENT, "--verb", "list", "--path", "/api/v1/pods", "--policy", "config/policy.yaml"];
@@ -456,6 +481,7 @@ mod tests {
         let numbers =
             "state brown, pressure 3.20; L 40, used 39; the lane: 6 used, let in up to 24, always 2; 0 wait";
         let explained = Explained {
+            mode: "Enforce".to_owned(),
             id: Some("5e0c11d2".into()),
             audit_id: Some("5e0c11d2-0000-4000-8000-000000000000".into()),
             at_ms: Some(1_790_000_000_118),

@@ -188,7 +188,8 @@ impl Diagnosis {
                  kube-apiserver's cache {cached:.1} times; shedding calls that do not reach etcd would not help."
             ),
             Cause::Webhook => format!(
-                "writes take {:.0} times as long as in calm while everything else is well: an admission webhook is slow.",
+                "writes take {:.*} times as long as in calm while everything else is well: an admission webhook is slow.",
+                if self.writes < 10.0 { 1 } else { 0 },
                 self.writes,
             ),
             Cause::ApfLevel if self.congested > 0 => format!(

@@ -145,7 +145,7 @@ fn found_of(situation: &Situation, codes: &[Code]) -> Option<Found> {
 pub(super) fn keys(situation: &Situation) -> Found {
     found_of(situation, &[Code::KeyExposed]).unwrap_or_else(|| match &situation.loaded {
         Ok(_) => Found::ok("no private key may be read or changed by others"),
-        Err(_) => Found::skip("the configuration is invalid", "see SPW-CFG-001"),
+        Err(_) => situation.unusable(),
     })
 }
 
@@ -154,7 +154,7 @@ pub(super) fn apart(situation: &Situation) -> Found {
     found_of(situation, &[Code::FrontProxyOfClientCa, Code::BreakGlassClientCa]).unwrap_or_else(|| {
         match &situation.loaded {
             Ok(_) => Found::ok("clients, front proxy and break-glass have CAs of their own"),
-            Err(_) => Found::skip("the configuration is invalid", "see SPW-CFG-001"),
+            Err(_) => situation.unusable(),
         }
     })
 }

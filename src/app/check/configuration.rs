@@ -36,6 +36,11 @@ pub(super) fn valid(situation: &Situation) -> Found {
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
             Found::warn(format!("{}: {}{more}", first.code, first.message), again)
         }
+        Err(_) if situation.is_unwritten() => Found::fail(
+            format!("{}: there is no {}", Code::FileMissing, files.first().map_or("", String::as_str)),
+            "on a node of kubeadm's: spillway config init --from-kubeadm; elsewhere: spillway manifest config; or name \
+             yours: --config FILE",
+        ),
         Err(found) => {
             let first = found.0.iter().find(|found| !ELSEWHERE.contains(&found.code)).or(found.0.first());
             let what = first.map_or_else(String::new, |first| format!("{}: {}", first.code, first.message));
@@ -46,7 +51,7 @@ pub(super) fn valid(situation: &Situation) -> Found {
 
 fn policy(situation: &Situation) -> Result<Policy, Found> {
     let Ok(loaded) = &situation.loaded else {
-        return Err(Found::skip("the configuration is invalid", "see SPW-CFG-001"));
+        return Err(situation.unusable());
     };
     Policy::new(loaded.policy.rules.clone(), loaded.policy.lanes, 0)
         .map_err(|error| Found::fail(error.to_string(), "spillway validate"))

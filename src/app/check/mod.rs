@@ -75,8 +75,21 @@ impl Situation {
                 .proxy
                 .as_ref()
                 .ok_or_else(|| Found::skip("no ProxyConfiguration was named", "give it with --config")),
-            Err(_) => Err(Found::skip("the configuration is invalid", "see SPW-CFG-001")),
+            Err(_) => Err(self.unusable()),
         }
+    }
+
+    /// What is said where the configuration would be looked at.
+    fn unusable(&self) -> Found {
+        match self.is_unwritten() {
+            true => Found::skip("there is no configuration yet", SEE_CONFIGURATION),
+            false => Found::skip("the configuration is invalid", SEE_CONFIGURATION),
+        }
+    }
+
+    /// Whether the first file of the configuration is not there.
+    fn is_unwritten(&self) -> bool {
+        self.files.first().is_some_and(|file| !file.exists())
     }
 
     /// Whether a spillway runs here.
@@ -84,6 +97,9 @@ impl Situation {
         matches!(self.status, Some(Ok(_)))
     }
 }
+
+/// The advice of whatever needs a configuration that can be used: said once is enough.
+pub const SEE_CONFIGURATION: &str = "see SPW-CFG-001";
 
 /// How a question was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -83,6 +83,7 @@ pub fn what_if(
         reads_as: reads_as(&info),
         lane: lane.as_str().to_owned(),
         rule: policy.rule_name(class.rule).to_owned(),
+        mode: class.mode.as_str().to_owned(),
         rules: rules(&steps),
         gates: vec![lever_gate(lever.as_ref())],
         ..Explained::default()

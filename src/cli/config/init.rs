@@ -59,7 +59,8 @@ pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Endi
         Ok(text) => ended(out.write_all(text.as_bytes())),
         Err((file, why, help)) => {
             // A closed terminal cannot be told anything; the exit code still says it.
-            let _ = writeln!(err, "error: {}: {}\nhelp: {help}", file.display(), plain(&why));
+            let file = plain(&file.display().to_string());
+            let _ = writeln!(err, "error[SPW0470]: {file}: {}\nhelp: {help}", plain(&why));
             Ending::Config
         }
     }
