@@ -91,7 +91,7 @@ impl Operations for Proxy {
         Newcomers::default()
     }
 
-    fn approve(&self, _: &Approve, _: bool) -> Result<Approved, Problem> {
+    fn approve(&self, _: &Approve, _: bool, _: Asker) -> Result<Approved, Problem> {
         Ok(Approved::default())
     }
 
