@@ -119,7 +119,7 @@ fn shadow(look: &Look) -> String {
     }
     let mut table = Table::new(
         "Let in although the policy would not have, since the start",
-        &[("lane", "name"), ("refused", "num"), ("made to wait", "num")],
+        &[("lane", "name"), ("would be refused", "num"), ("would wait", "num")],
     );
     for lane in shadow {
         let cells = [e(&lane.lane).to_string(), thousands(lane.would_shed), thousands(lane.would_wait)];
@@ -140,7 +140,7 @@ fn next(look: &Look) -> String {
         ],
         "paused" => &[
             ("resume", "Resume", "It goes on from this step, as the guard judges."),
-            ("promote", "Advance", "The next step is taken now; it stays paused there."),
+            ("promote", "Advance", "The next step is taken now, and it goes on from there."),
             ABORT,
         ],
         "done" => &[ABORT],
@@ -226,16 +226,15 @@ fn policies(policies: &[PolicyView], in_force: u64) -> String {
     }
     let mut table = Table::new(
         "What was in force, newest first",
-        &[("number", "num"), ("hash", "name"), ("since", "name"), ("by", "name"), ("file", "name")],
+        &[("number", "name"), ("hash", "name"), ("since, UTC", "num"), ("by", "name")],
     );
     for policy in policies.iter().rev().take(POLICIES_SHOWN_MAX) {
         let mark = if policy.generation == in_force { "● " } else { "" };
         let cells = [
             format!("{mark}{}", policy.generation),
             format!("<code>{}</code>", e(&policy.hash)),
-            moment(policy.at),
+            format!("{} {}", day(policy.at), clock(policy.at)),
             e(&policy.by).to_string(),
-            e(&policy.file).to_string(),
         ];
         table.row(&format!("policy-{}", policy.generation), "", &cells);
     }

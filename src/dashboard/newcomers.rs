@@ -3,7 +3,7 @@
 //! The panel reads what `spillway newcomers` reads. Somebody who is new is refused nothing for that; approving it ranks
 //! it as the rules say.
 
-use super::html::{Table, e, quoted, seconds, span, target_of};
+use super::html::{Table, e, quoted, span, target_of};
 use super::look::Look;
 use super::panels::isolate_button;
 use crate::admin::wire::newcomers::NewcomerView;
@@ -59,23 +59,24 @@ pub(super) fn newcomers(look: &Look) -> String {
                 one.places.to_string()
             },
             format!("{:.1}", one.growth_per_second),
-            format!("<b>{:.1}</b> of {}", one.projected_seats, newcomers.limit),
+            format!("<span><b>{:.1}</b> of {}</span>", one.projected_seats, newcomers.limit),
             span(one.new_for_seconds),
             span(one.idle_seconds),
             buttons(look, one),
         ];
         table.row(&format!("newcomer-{}-{}", one.user, one.program), "", &cells);
     }
-    let first = &newcomers.newcomers[0];
+    let next = newcomers.newcomers.iter().find(|one| one.warned).map_or_else(String::new, |one| {
+        let command = format!("spillway newcomers approve {}", quoted(&target_of(&one.user).1));
+        format!("<p class=\"next\"><span>If it may stay:</span> <code>{}</code></p>", e(command))
+    });
     let shown = newcomers.newcomers.len().min(SHOWN_MAX);
     format!(
-        "{learns}{}<p class=\"dim\">{shown} of {} · {} known · warned of from {:.0} seats on · <code>spillway newcomers</code></p>\
-         <p class=\"next\"><span>If it may stay:</span> <code>{}</code></p>",
+        "{learns}{}<p class=\"dim\">{shown} of {} · {} known · warned of from {:.0} seats on · <code>spillway newcomers</code></p>{next}",
         table.end(),
         newcomers.newcomers.len(),
         newcomers.known,
         newcomers.warned_from,
-        e(format!("spillway newcomers approve {}", quoted(&target_of(&first.user).1))),
     )
 }
 
@@ -85,7 +86,7 @@ fn state(one: &NewcomerView) -> String {
     let each = match one.seats_per_place {
         Some(seats) => format!(", {seats:.2} seats each"),
         None if one.seat_seconds_per_start > 0.0 => {
-            format!(", {} of a seat a start", seconds(one.seat_seconds_per_start))
+            format!(", {:.1} seat-seconds a start", one.seat_seconds_per_start)
         }
         None => String::new(),
     };

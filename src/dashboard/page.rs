@@ -170,6 +170,14 @@ mod tests {
     }
 
     #[test]
+    fn no_panel_has_the_id_of_something_around_it() {
+        let around = include_str!("assets/page.html");
+        for (id, ..) in OVERVIEW {
+            assert!(!around.contains(&format!("id=\"{id}\"")), "{id}: the script would draw into it");
+        }
+    }
+
+    #[test]
     fn a_panel_that_is_too_large_says_so() {
         let panel = panel("x", "wide", "x".repeat(PANEL_BYTES_MAX + 1));
         assert!(panel.html.len() < 300 && panel.html.contains(code::PANEL));

@@ -312,7 +312,7 @@ function pull(data) {
   const is = LEVERS[whom.kind];
   byId('lever-title').textContent = is.title + (whom.name ? ': ' + whom.name : ''); byId('lever-yes').textContent = is.yes;
   for (const part of pulled.querySelectorAll('[data-for]')) part.hidden = !part.dataset.for.split(' ').includes(whom.kind);
-  byId('lever').showModal(); byId('why').focus(); foresee();
+  byId('lever').showModal(); byId('lever-why').focus(); foresee();
 }
 function ripe() { byId('lever-yes').disabled = !(seen && field('why') && LEVERS[whom.kind].ready()); }
 async function foresee() {
