@@ -156,12 +156,12 @@ async fn newcomers(State(operations): Shared) -> Response {
     json(StatusCode::OK, &operations.newcomers())
 }
 
-async fn approve(State(operations): Shared, body: Bytes) -> Response {
-    approved(&operations, read(&body).and_then(|request| operations.approve(&request, false))).await
+async fn approve(State(operations): Shared, Extension(by): Extension<Asker>, body: Bytes) -> Response {
+    approved(&operations, read(&body).and_then(|request| operations.approve(&request, false, by))).await
 }
 
-async fn doubt(State(operations): Shared, body: Bytes) -> Response {
-    approved(&operations, read(&body).and_then(|request| operations.approve(&request, true))).await
+async fn doubt(State(operations): Shared, Extension(by): Extension<Asker>, body: Bytes) -> Response {
+    approved(&operations, read(&body).and_then(|request| operations.approve(&request, true, by))).await
 }
 
 async fn approved(operations: &Arc<dyn Operations>, approved: Result<Approved, Problem>) -> Response {

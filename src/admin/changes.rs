@@ -34,7 +34,7 @@ pub trait Changes: Send + Sync {
     /// # Errors
     /// Why nothing was changed.
     fn order(&self, request: &RolloutOrder, by: Asker) -> Result<RolloutView, Problem>;
-    /// What was in force.
+    /// What was in force, from memory alone: never waits.
     fn history(&self) -> ConfigHistory;
     /// Reads the files again.
     ///

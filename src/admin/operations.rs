@@ -80,7 +80,7 @@ pub trait Operations: Send + Sync {
     ///
     /// # Errors
     /// When there is nobody of that name, or no such lane.
-    fn approve(&self, request: &Approve, doubt: bool) -> Result<Approved, Problem>;
+    fn approve(&self, request: &Approve, doubt: bool, by: Asker) -> Result<Approved, Problem>;
     /// Writes who is known to the disk; bounded.
     fn keep_known(&self) -> BoxFuture<'_, Kept>;
     /// Writes what is in force to the disk; bounded.

@@ -1,5 +1,6 @@
 //! `spillway dashboard`: a browser on the running proxy, through a tunnel that only its caller can use.
 
+use std::env;
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -57,7 +58,8 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
 fn open(args: &Args, out: &mut dyn Write) -> Result<Ending, Failure> {
     // Said now, and not in the browser.
     drop(UnixStream::connect(&args.socket).map_err(|error| unreachable(args, &error))?);
-    let tunnel = Tunnel::bind(args.port, &args.socket, args.role).map_err(|error| no_tunnel(&error))?;
+    let tunnel = Tunnel::bind(args.port, &args.socket, (person().as_deref(), args.role))
+        .map_err(|error| no_tunnel(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| unreachable(args, &error))?;
     let link = tunnel.link().map_err(|error| no_tunnel(&error))?;
@@ -95,6 +97,11 @@ fn print(tunnel: &Tunnel, link: &str, role: Role, out: &mut dyn Write) -> io::Re
     writeln!(out, "  {}", tunnel.plain_link())?;
     writeln!(out, "from another machine, before you open either: ssh -L {port}:127.0.0.1:{port} THIS-NODE")?;
     out.flush()
+}
+
+/// Who that is, as the shell says: `sudo` keeps the name of whoever called it.
+fn person() -> Option<String> {
+    ["SUDO_USER", "USER"].into_iter().find_map(|name| env::var(name).ok().filter(|person| !person.is_empty()))
 }
 
 /// A new link for each Enter.
@@ -146,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_its_golden_text() {
-        let tunnel = Tunnel::bind(0, &PathBuf::from("/nowhere"), Role::Operator).unwrap();
+        let tunnel = Tunnel::bind(0, &PathBuf::from("/nowhere"), (None, Role::Operator)).unwrap();
         let link = tunnel.link().unwrap();
         let mut out = Vec::new();
         print(&tunnel, &link, Role::Operator, &mut out).unwrap();
@@ -162,7 +169,8 @@ mod tests {
     fn a_port_that_is_taken_and_a_socket_that_is_not_there_say_what_to_try() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = Tunnel::bind(port, &PathBuf::from("/nowhere"), Role::Admin).map(|_| ()).unwrap_err();
+        let error =
+            Tunnel::bind(port, &PathBuf::from("/nowhere"), (None, Role::Admin)).map(|_| ()).unwrap_err();
         let failure = no_tunnel(&error);
         assert_eq!((failure.ending, failure.problem.code.as_str()), (Ending::Failed, code::PORT));
         assert!(failure.problem.help.contains("--port 0"));

@@ -18,7 +18,7 @@ use crate::admin::wire::newcomers::{Approve, Approved, NewcomerView, Newcomers};
 Examples:
   spillway newcomers
   spillway newcomers approve obs/node-agent
-  spillway newcomers approve obs/node-agent --as telemetry
+  spillway newcomers approve obs/node-agent --as telemetry --reason \"INC-481: two nodes at a time\"
   spillway newcomers doubt obs/node-agent
   spillway newcomers -o json | jq '.newcomers[] | select(.warned)'
 
@@ -47,6 +47,9 @@ enum What {
         /// Rank it no higher than this; without, as the rules say
         #[arg(long = "as", value_enum)]
         lane: Option<AsLane>,
+        /// Why, for those who read the events; at most 200 bytes
+        #[arg(long, default_value = "")]
+        reason: String,
     },
     /// Make somebody new again
     Doubt {
@@ -55,6 +58,9 @@ enum What {
         /// One program of it
         #[arg(long, default_value = "")]
         program: String,
+        /// Why, for those who read the events; at most 200 bytes
+        #[arg(long, default_value = "")]
+        reason: String,
     },
 }
 
@@ -76,16 +82,18 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
             let printed = shown::for_programs(args.output, &newcomers, out);
             printed.and_then(|done| if done { Ok(()) } else { table(&newcomers, out) })
         }),
-        Some(What::Approve { name, program, lane }) => {
+        Some(What::Approve { name, program, lane, reason }) => {
             let lane = lane.and_then(|lane| lane.to_possible_value()).map(|lane| lane.get_name().to_owned());
-            let request = Approve { name: name.clone(), program: program.clone(), lane };
+            let request =
+                Approve { name: name.clone(), program: program.clone(), lane, reason: reason.clone() };
             args.at.post("/v1/newcomers/approve", &request).map(|approved: Approved| {
                 warn_not_kept(&approved.kept, err);
                 moved(args, "known", &approved, out)
             })
         }
-        Some(What::Doubt { name, program }) => {
-            let request = Approve { name: name.clone(), program: program.clone(), lane: None };
+        Some(What::Doubt { name, program, reason }) => {
+            let request =
+                Approve { name: name.clone(), program: program.clone(), lane: None, reason: reason.clone() };
             args.at.post("/v1/newcomers/doubt", &request).map(|approved: Approved| {
                 warn_not_kept(&approved.kept, err);
                 moved(args, "new again", &approved, out)

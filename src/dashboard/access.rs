@@ -47,6 +47,10 @@ impl Role {
 
 /// Lowers the role of one request: a tunnel says it.
 pub(super) const ROLE_HEADER: &str = "x-spillway-role";
+/// Who opened a tunnel, as the shell there knows them. It is shown to that person and decides nothing.
+pub(super) const PERSON_HEADER: &str = "x-spillway-person";
+/// Bytes of such a name.
+pub(super) const PERSON_BYTES_MAX: usize = 64;
 /// Stands in every request that changes something.
 const ACT_HEADER: &str = "x-spillway-act";
 /// Names under which the dashboard is asked for, whatever the port.
@@ -70,9 +74,18 @@ impl Guest {
         Self { by, role: Role::Admin, roles: None }
     }
 
-    /// Who that is, for the page.
-    pub(super) fn name(&self) -> &str {
-        self.by.user.as_deref().unwrap_or_default()
+    /// Who that is: `olga` of a certificate, `uid 0` of whoever opened the socket.
+    fn name(&self) -> String {
+        self.by.user.as_deref().map_or_else(|| self.by.to_string(), str::to_owned)
+    }
+
+    /// The same for the page; a tunnel adds the name of its person: `olga (uid 0)`.
+    pub(super) fn shown(&self, headers: &HeaderMap) -> String {
+        match text(headers, PERSON_HEADER).filter(|person| person.len() <= PERSON_BYTES_MAX) {
+            // What a certificate proves needs nobody's word.
+            Some(person) if self.by.user.is_none() => format!("{person} ({})", self.by),
+            _ => self.name(),
+        }
     }
 }
 
@@ -336,6 +349,18 @@ mod tests {
         assert_eq!(asked("viewer", Role::Admin), Role::Viewer);
         assert_eq!(asked("admin", Role::Viewer), Role::Viewer);
         assert_eq!(asked("nonsense", Role::Admin), Role::Viewer);
+    }
+
+    #[test]
+    fn a_certificate_is_believed_before_a_tunnel_s_word() {
+        let at_socket = Guest::at_socket(Asker { uid: Some(0), ..Asker::default() });
+        let by = Asker { user: Some("olga".into()), ..Asker::default() };
+        let elsewhere = Guest { by, role: Role::Viewer, roles: None };
+        let says = |person: &str| head(Method::GET, &[(PERSON_HEADER, person)]).headers;
+        assert_eq!(at_socket.shown(&says("vera")), "vera (uid 0)");
+        assert_eq!(at_socket.shown(&HeaderMap::new()), "uid 0");
+        assert_eq!(at_socket.shown(&says(&"x".repeat(PERSON_BYTES_MAX + 1))), "uid 0");
+        assert_eq!(elsewhere.shown(&says("adam")), "olga");
     }
 
     #[test]

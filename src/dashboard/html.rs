@@ -5,6 +5,8 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use time::OffsetDateTime;
+
 /// Characters of a text that are shown; the rest is an ellipsis.
 const SHOWN_MAX: usize = 400;
 
@@ -92,6 +94,12 @@ pub(super) fn clock(at: u64) -> String {
     format!("{:02}:{:02}:{:02}", of_day / 3_600, of_day / 60 % 60, of_day % 60)
 }
 
+/// `2026-11-26` of a time in seconds since 1970, UTC.
+pub(super) fn day(at: u64) -> String {
+    let moment = i64::try_from(at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    moment.map_or_else(|| format!("{at} s"), |moment| moment.date().to_string())
+}
+
 /// A table with a caption, whose cells say what they are also where they stand below one another.
 pub(super) struct Table {
     html: String,
@@ -171,6 +179,7 @@ mod tests {
         assert_eq!([0.035, 4.81].map(seconds), ["35 ms", "4.8 s"]);
         assert_eq!([5, 60, 5_400].map(span), ["5s", "1m00s", "1h30m"]);
         assert_eq!(clock(1_733_954_707), "22:05:07");
+        assert_eq!([day(1_733_954_707), day(u64::MAX)], ["2024-12-11", "18446744073709551615 s"]);
         assert_eq!(target_of("system:serviceaccount:obs:agent"), ("serviceaccount", "obs/agent".to_owned()));
         assert_eq!(quoted("it's me"), "'it'\\''s me'");
     }

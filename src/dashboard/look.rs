@@ -8,7 +8,9 @@ use std::time::UNIX_EPOCH;
 use super::figures::{Figures, Lately, Samples};
 use super::history::History;
 use crate::admin::Operations;
+use crate::admin::wire::newcomers::Newcomers;
 use crate::admin::wire::{ClientView, EventView, Status};
+use crate::admin::wire_change::PolicyView;
 use crate::clock;
 
 /// Events that are shown.
@@ -28,6 +30,9 @@ pub(super) struct Look {
     pub(super) known: usize,
     /// The newest first.
     pub(super) events: VecDeque<EventView>,
+    pub(super) newcomers: Newcomers,
+    /// Policies that were in force, the oldest first.
+    pub(super) policies: Vec<PolicyView>,
     pub(super) figures: Figures,
     pub(super) lately: Lately,
     pub(super) history: History,
@@ -57,6 +62,8 @@ impl Look {
         }
         (self.clients, self.known) = (clients.clients, clients.known);
         self.hear(operations);
+        self.newcomers = operations.newcomers();
+        self.policies = operations.changes().map_or_else(Vec::new, |changes| changes.history().policies);
         self.lately = self.samples.take(&figures);
         self.figures = figures;
         self.history.take(self.at, &self.status, &self.lately, &self.clients);

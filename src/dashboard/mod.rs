@@ -8,6 +8,7 @@
 //! Panels are functions from a `Look` to HTML, listed in `page`: a new one is one line there.
 
 mod access;
+mod change;
 mod chart;
 mod decision;
 mod detail;
@@ -16,6 +17,7 @@ mod history;
 mod html;
 mod https;
 mod look;
+mod newcomers;
 mod page;
 mod panels;
 mod roles;

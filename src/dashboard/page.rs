@@ -6,7 +6,7 @@
 use super::access::Role;
 use super::html::e;
 use super::look::Look;
-use super::{code, decision, detail, panels};
+use super::{change, code, decision, detail, newcomers, panels};
 use crate::admin::Operations;
 use crate::policy::Lane;
 
@@ -38,7 +38,7 @@ pub(super) struct Panel {
 type Drawn = fn(&Look) -> String;
 
 /// The overview, in the order in which one asks at three in the morning.
-const OVERVIEW: [(&str, &str, Drawn); 10] = [
+const OVERVIEW: [(&str, &str, Drawn); 13] = [
     ("verdict", "wide", panels::verdict),
     ("glass", "wide", panels::glass),
     ("levers", "wide", panels::levers),
@@ -48,6 +48,9 @@ const OVERVIEW: [(&str, &str, Drawn); 10] = [
     ("lanes", "two", panels::lanes),
     ("health", "one", panels::health),
     ("talkers", "wide", panels::talkers),
+    ("newcomers", "wide", newcomers::newcomers),
+    ("rollout", "half", change::rollout),
+    ("config", "half", change::config),
     ("timeline", "wide", panels::timeline),
 ];
 
@@ -119,7 +122,7 @@ pub(super) enum Content<'a> {
 }
 
 /// The document.
-pub(super) fn document(view: &View, role: Role, look: &Look, content: &Content<'_>) -> String {
+pub(super) fn document(view: &View, (who, role): (&str, Role), look: &Look, content: &Content<'_>) -> String {
     let (door, main) = match content {
         Content::Here(panels) => ("open", panels.iter().map(section).collect::<String>()),
         Content::Later => (
@@ -133,6 +136,7 @@ pub(super) fn document(view: &View, role: Role, look: &Look, content: &Content<'
         .replace("{{title}}", &e(format!("{} {host}", view.title())).to_string())
         .replace("{{host}}", &e(host).to_string())
         .replace("{{version}}", env!("CARGO_PKG_VERSION"))
+        .replace("{{who}}", &e(who).to_string())
         .replace("{{role}}", role.as_str())
         .replace("{{door}}", door)
         .replace(
@@ -163,6 +167,14 @@ mod tests {
         assert_eq!(View::of(Some(&format!("client={}", "x".repeat(2_000)))), None);
         assert_eq!(View::of(Some("client=%ff")), None);
         assert_eq!(View::of(Some("utm=x")), Some(View::Overview));
+    }
+
+    #[test]
+    fn no_panel_has_the_id_of_something_around_it() {
+        let around = include_str!("assets/page.html");
+        for (id, ..) in OVERVIEW {
+            assert!(!around.contains(&format!("id=\"{id}\"")), "{id}: the script would draw into it");
+        }
     }
 
     #[test]

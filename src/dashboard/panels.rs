@@ -8,7 +8,7 @@ use super::chart::{Chart, Line, as_rate, bar, spark, thinned};
 use super::history::{CLIENT_SECONDS_MAX, SECONDS_MAX, Slot};
 use super::html::{Table, clock, e, query, quoted, rate, seconds, span, target_of, thousands};
 use super::look::Look;
-use crate::admin::wire::{ClientView, IsolationView, LeverView};
+use crate::admin::wire::{ClientView, IsolationView, LeverView, Status};
 use crate::policy::Lane;
 
 /// Seconds a point of a chart, and points.
@@ -135,7 +135,7 @@ pub(super) fn levers(look: &Look) -> String {
     let nothing = status.isolations.is_empty() && status.lockdown.is_none() && status.held.is_none();
     if nothing {
         html.push_str("<p>Nothing: no isolation, no lockdown, the limit is free.</p>");
-        return html;
+        return html + &offers(status);
     }
     html.push_str("<ul class=\"levers\">");
     for (what, lever, path, command) in [
@@ -146,7 +146,7 @@ pub(super) fn levers(look: &Look) -> String {
         let _ = write!(
             html,
             "<li id=\"lever-{id}\"><b class=\"warn\">◆ {what}</b> {}: {} <span class=\"dim\">({}, {} left)</span> \
-             <button type=\"button\" class=\"act admin\" data-act=\"end\" data-path=\"{path}\" data-what=\"{what}\" data-command=\"{command}\">End it…</button></li>",
+             <button type=\"button\" class=\"act admin\" data-act=\"do\" data-title=\"End: {what}\" data-text=\"It is over at once.\" data-path=\"{path}\" data-body=\"{{}}\" data-command=\"{command}\">End it…</button></li>",
             e(effect),
             e(reason),
             e(by),
@@ -169,7 +169,24 @@ pub(super) fn levers(look: &Look) -> String {
             e(&status.kept.problem)
         );
     }
-    html
+    html + &offers(status)
+}
+
+/// What could be put in force beside it.
+fn offers(status: &Status) -> String {
+    let mut html = "<p class=\"offers\">".to_owned();
+    for (is_free, kind, title) in [
+        (status.lockdown.is_none(), "lockdown", "Lock down…"),
+        (status.held.is_none(), "limit", "Hold the limit…"),
+    ] {
+        if is_free {
+            let _ = write!(
+                html,
+                "<button type=\"button\" class=\"act admin\" data-act=\"lever\" data-kind=\"{kind}\">{title}</button> "
+            );
+        }
+    }
+    html + "</p>"
 }
 
 fn isolation(view: &IsolationView) -> String {

@@ -144,16 +144,19 @@ impl Dashboard {
     ) -> Result<Response, Refused> {
         let (head, body) = request.into_parts();
         let role = judge(&head, guest.role, place)?;
+        let who = guest.shown(&head.headers);
         let view = View::of(head.uri.query());
         let path = head.uri.path();
         if head.method == Method::GET {
             match path {
-                "/" | "/index.html" => return Ok(html(&self.document(&view.ok_or_else(no_page)?, role))),
+                "/" | "/index.html" => {
+                    return Ok(html(&self.document(&view.ok_or_else(no_page)?, (&who, role))));
+                }
                 "/shell" => {
                     let view = view.ok_or_else(no_page)?;
-                    return Ok(html(&document(&view, role, &self.look.lock(), &Content::Later)));
+                    return Ok(html(&document(&view, ("…", role), &self.look.lock(), &Content::Later)));
                 }
-                "/live" => return self.live(view.ok_or_else(no_page)?, (role, guest.name())),
+                "/live" => return self.live(view.ok_or_else(no_page)?, (role, who)),
                 "/status.txt" => return Ok(typed("text/plain; charset=utf-8", self.plain_text())),
                 _ => {}
             }
@@ -179,9 +182,9 @@ impl Dashboard {
         }
     }
 
-    fn document(&self, view: &View, role: Role) -> String {
+    fn document(&self, view: &View, who: (&str, Role)) -> String {
         let panels = self.page(view);
-        document(view, role, &self.look.lock(), &Content::Here(&panels))
+        document(view, who, &self.look.lock(), &Content::Here(&panels))
     }
 
     /// The verdict and the lanes for `curl` and for screen readers that want no page.
@@ -205,14 +208,14 @@ impl Dashboard {
     }
 
     /// Pushes what changed of a page, from now on.
-    fn live(self: Arc<Self>, view: View, (role, who): (Role, &str)) -> Result<Response, Refused> {
+    fn live(self: Arc<Self>, view: View, (role, who): (Role, String)) -> Result<Response, Refused> {
         let Ok(place) = Arc::clone(&self.viewers).try_acquire_owned() else {
             let message = format!("{VIEWERS_MAX} pages are watched already");
             let problem = Problem::new(code::VIEWERS, message, "close one; or on the node: spillway status");
             return Err((StatusCode::SERVICE_UNAVAILABLE, problem));
         };
         let turns = self.turned.subscribe();
-        let (who, seen) = (who.to_owned(), HashMap::new());
+        let seen = HashMap::new();
         let viewer = Viewer { dashboard: self, view, role, who, turns, seen, is_new: true, _place: place };
         let body = Body::from_stream(stream::unfold(viewer, Viewer::next));
         Ok(([(header::CONTENT_TYPE, "text/event-stream")], body).into_response())
@@ -224,7 +227,7 @@ struct Viewer {
     dashboard: Arc<Dashboard>,
     view: View,
     role: Role,
-    /// Whose certificate it is, where one was shown.
+    /// Who watches.
     who: String,
     turns: watch::Receiver<u64>,
     /// Hashes of the panels as they were pushed last.

@@ -3,10 +3,13 @@ use http_body_util::BodyExt as _;
 use super::*;
 use crate::admin::explained::{DecisionLines, Explain, Explained};
 use crate::admin::tapped::{TapFilter, Tapped};
-use crate::admin::wire::newcomers::{Approve, Approved, Newcomers};
+use crate::admin::wire::newcomers::{Approve, Approved, NewcomerView, Newcomers};
 use crate::admin::wire::{
     ClientView, Clients, EventView, Events, HoldLimit, Isolate, Isolated, IsolationView, Kept, LaneStatus,
     LeverView, Lock, Release, Status,
+};
+use crate::admin::wire_change::{
+    CheckView, ConfigView, EnforcementView, PolicyView, ReloadProblem, RolloutView, ShadowLane,
 };
 use crate::policy::Lane;
 use crate::telemetry::Asker;
@@ -22,6 +25,21 @@ impl Proxy {
     fn name(&self) -> String {
         if self.wide { format!("{}{EVIL}", "<".repeat(1_000)) } else { EVIL.to_owned() }
     }
+}
+
+/// A rollout with a word of everything.
+fn enforcement(name: &str) -> EnforcementView {
+    let name = name.to_owned();
+    let check = CheckView { check: name.clone(), judgement: name.clone(), text: name.clone() };
+    let rollout = RolloutView {
+        stage: name.clone(),
+        steps: vec![100; 20],
+        judgement: name.clone(),
+        checks: vec![check; 12],
+        ..RolloutView::default()
+    };
+    let shadow = vec![ShadowLane { lane: name.clone(), ..ShadowLane::default() }; Lane::COUNT];
+    EnforcementView { mode: name, rollout, shadow, ..EnforcementView::default() }
 }
 
 impl Operations for Proxy {
@@ -53,7 +71,15 @@ impl Operations for Proxy {
             lanes: lanes.collect(),
             isolations: vec![isolation; 64],
             lockdown: Some(LeverView { what: name.clone(), reason: name.clone(), ..LeverView::default() }),
-            held: Some(LeverView { what: name.clone(), reason: name, ..LeverView::default() }),
+            held: Some(LeverView { what: name.clone(), reason: name.clone(), ..LeverView::default() }),
+            enforcement: enforcement(&name),
+            config: ConfigView {
+                policy: PolicyView { hash: name.clone(), by: name.clone(), ..PolicyView::default() },
+                files: vec![name.clone(); 64],
+                problem: Some(ReloadProblem { at: 1, findings: vec![name.clone(); 64] }),
+                restart: vec![name; 64],
+                ..ConfigView::default()
+            },
             ..Status::default()
         }
     }
@@ -88,10 +114,12 @@ impl Operations for Proxy {
     }
 
     fn newcomers(&self) -> Newcomers {
-        Newcomers::default()
+        let one =
+            NewcomerView { user: self.name(), program: self.name(), warned: true, ..NewcomerView::default() };
+        Newcomers { guard: true, newcomers: vec![one; 64], ..Newcomers::default() }
     }
 
-    fn approve(&self, _: &Approve, _: bool) -> Result<Approved, Problem> {
+    fn approve(&self, _: &Approve, _: bool, _: Asker) -> Result<Approved, Problem> {
         Ok(Approved::default())
     }
 
@@ -193,9 +221,17 @@ async fn hostile_names_stay_text_on_every_page() {
 async fn the_page_is_whole_without_javascript_and_the_shell_tells_nothing() {
     let dashboard = dashboard(false, 2);
     let page = text(ask(&dashboard, Method::GET, "/", &[], Role::Viewer).await).await;
-    for part in
-        ["SHEDDING", "id=\"lane-node-health\"", "<caption>Top talkers", "http-equiv=\"refresh\"", "<polyline"]
-    {
+    for part in [
+        "SHEDDING",
+        "id=\"lane-node-health\"",
+        "<caption>Top talkers",
+        "<caption>Newcomers",
+        "<h2>Rollout",
+        "<h2>Configuration",
+        "http-equiv=\"refresh\"",
+        "<polyline",
+        "you are <b id=\"who\">unknown</b> as <b id=\"role\">viewer</b>",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     let shell = text(ask(&dashboard, Method::GET, "/shell", &[], Role::Viewer).await).await;
@@ -211,6 +247,10 @@ async fn a_viewer_who_acts_is_told_no_and_an_operator_may() {
         ("/v1/isolations", Role::Operator, StatusCode::OK),
         ("/v1/lockdown/release", Role::Operator, StatusCode::FORBIDDEN),
         ("/v1/lockdown/release", Role::Admin, StatusCode::OK),
+        ("/v1/newcomers/approve", Role::Viewer, StatusCode::FORBIDDEN),
+        ("/v1/rollout", Role::Viewer, StatusCode::FORBIDDEN),
+        ("/v1/lockdown", Role::Operator, StatusCode::FORBIDDEN),
+        ("/v1/limit", Role::Operator, StatusCode::FORBIDDEN),
         ("/v1/nothing", Role::Admin, StatusCode::NOT_FOUND),
     ] {
         let response = ask(&dashboard, Method::POST, path, &OURS, role).await;

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::access::{Place, ROLE_HEADER, Refused, Role, judge};
+use super::access::{PERSON_HEADER, Place, ROLE_HEADER, Refused, Role, judge};
 use super::{code, routes};
 use crate::admin::{self, wire::Problem};
 use crate::clock;
@@ -86,17 +86,23 @@ pub struct Tunnel {
     address: SocketAddr,
     socket: PathBuf,
     role: Role,
+    /// Who opened it, for the page.
+    person: Option<HeaderValue>,
     links: Mutex<Links>,
     /// The secret path of the read-only page.
     plain: String,
 }
 
 impl Tunnel {
-    /// Takes a port, any with 0.
+    /// Takes a port, any with 0. `person` is whoever opens it.
     ///
     /// # Errors
     /// When it is taken, or there is no randomness.
-    pub fn bind(port: u16, socket: &Path, role: Role) -> Result<Arc<Self>, TunnelError> {
+    pub fn bind(
+        port: u16,
+        socket: &Path,
+        (person, role): (Option<&str>, Role),
+    ) -> Result<Arc<Self>, TunnelError> {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok((listener.local_addr()?, listener))
@@ -108,6 +114,7 @@ impl Tunnel {
             address,
             socket: socket.to_owned(),
             role,
+            person: person.and_then(|person| HeaderValue::from_str(person).ok()),
             links: Mutex::default(),
             plain,
         }))
@@ -214,6 +221,10 @@ impl Tunnel {
             }
         }
         head.headers.insert(ROLE_HEADER, HeaderValue::from_static(role.as_str()));
+        head.headers.remove(PERSON_HEADER);
+        if let Some(person) = &self.person {
+            head.headers.insert(PERSON_HEADER, person.clone());
+        }
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         self.forward(Request::from_parts(head, body)).await
     }
@@ -335,14 +346,14 @@ mod tests {
             links.exchange(&number.to_string(), at(1)).unwrap();
         }
         assert_eq!((links.sessions.len(), links.fresh.len()), (SESSIONS_MAX, 0));
-        let tunnel = Tunnel::bind(0, Path::new("/nowhere"), Role::Viewer).unwrap();
+        let tunnel = Tunnel::bind(0, Path::new("/nowhere"), (None, Role::Viewer)).unwrap();
         (0..100).for_each(|_| drop(tunnel.link().unwrap()));
         assert_eq!(tunnel.links.lock().fresh.len(), LINKS_MAX);
     }
 
     #[test]
     fn the_secret_path_is_the_whole_secret() {
-        let tunnel = Tunnel::bind(0, Path::new("/nowhere"), Role::Viewer).unwrap();
+        let tunnel = Tunnel::bind(0, Path::new("/nowhere"), (None, Role::Viewer)).unwrap();
         let path = |secret: &str, rest: &str| format!("/plain/{secret}{rest}");
         assert_eq!(tunnel.plain_path(&path(&tunnel.plain, "/live")), Some("/live"));
         assert_eq!(tunnel.plain_path(&path(&tunnel.plain, "/")), Some("/"));

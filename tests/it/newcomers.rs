@@ -63,7 +63,12 @@ fn token(signer: &Signer, node: usize) -> Credential {
 }
 
 async fn stand(folder: &Path) -> Stand {
-    let choice = Choice { policy: Some(POLICY), ..Choice::default() };
+    stand_with(folder, POLICY).await
+}
+
+/// With its sockets and its state in a folder.
+pub(crate) async fn stand_with(folder: &Path, policy: &str) -> Stand {
+    let choice = Choice { policy: Some(policy), ..Choice::default() };
     Stand::start_with(&choice, |config| {
         config["admin"] = json!({"socket": folder.join("admin.sock")});
         config["state"] = json!({"dir": folder.join("state")});
@@ -72,7 +77,7 @@ async fn stand(folder: &Path) -> Stand {
 }
 
 /// Nodes speak, then an agent appears on one after the other and LISTs all pods, again and again.
-async fn roll_out(stand: &Stand) -> Vec<JoinHandle<()>> {
+pub(crate) async fn roll_out(stand: &Stand) -> Vec<JoinHandle<()>> {
     for node in 0..NODES {
         let kubelet = stand.somebody(&format!("system:node:node-{node}"), &["system:nodes"]);
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node-{node}");

@@ -64,10 +64,15 @@ fn groups_of_a_certificate_decide_who_looks_who_acts_and_who_is_turned_away() {
     let admin = caller(&stand, "adam", &["system:masters"]);
     let node = caller(&stand, "system:node:n1", &["system:nodes"]);
 
-    for (caller, role) in [(&viewer, "viewer"), (&operator, "operator"), (&admin, "admin")] {
+    for (caller, name, role) in
+        [(&viewer, "vera", "viewer"), (&operator, "olga", "operator"), (&admin, "adam", "admin")]
+    {
         let page = ask(caller, get("/"));
         assert_eq!(page.status, StatusCode::OK, "{}", page.text());
-        assert!(page.text().contains(&format!("<b id=\"role\">{role}</b>")), "{role}");
+        assert!(
+            page.text().contains(&format!("<b id=\"who\">{name}</b> as <b id=\"role\">{role}</b>")),
+            "{role}"
+        );
         assert!(page.header("content-security-policy").contains("default-src 'none'"));
         for path in [
             "/v1/status",

@@ -70,6 +70,9 @@ pub struct Approve {
     /// Ranked no higher than this: `workload`, `unknown` or `telemetry`.
     #[serde(default)]
     pub lane: Option<String>,
+    /// Why, for those who read the events; at most 200 bytes, and it may be empty.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// The answer to both.

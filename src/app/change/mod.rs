@@ -302,9 +302,7 @@ impl Changes for Policies {
     }
 
     fn history(&self) -> ConfigHistory {
-        let current = self.current.lock();
-        let policies = current.history.entries.iter().map(|entry| show::policy(entry, show::Text::Without));
-        ConfigHistory { policies: policies.collect() }
+        self.shown.history()
     }
 
     fn reload(&self, by: Asker) -> Result<ConfigView, Problem> {

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::{Current, Policies, Rolled, show};
 use crate::admin::wire::{self, Problem};
-use crate::admin::wire_change::{CheckView, ConfigView, RolloutOrder, RolloutView, code};
+use crate::admin::wire_change::{CheckView, ConfigHistory, ConfigView, RolloutOrder, RolloutView, code};
 use crate::clock;
 use crate::config::nearest;
 use crate::policy::rollout::{Judged, Judgement, Order, Readings, Refused, Rollout, Stage, Step};
@@ -31,6 +31,7 @@ pub(super) type LastJudged = (Judgement, Vec<Judged>);
 /// What others see; it never waits for a disk.
 pub(super) struct Shown {
     config: ArcSwap<ConfigView>,
+    history: ArcSwap<ConfigHistory>,
     rollout: ArcSwap<RolloutView>,
     /// The guard's interval while a step lasts; else 0.
     interval_ms: AtomicU64,
@@ -38,14 +39,20 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) fn new(files: &[PathBuf], current: &Current) -> Self {
-        let shown =
-            Self { config: ArcSwap::default(), rollout: ArcSwap::default(), interval_ms: AtomicU64::new(0) };
+        let shown = Self {
+            config: ArcSwap::default(),
+            history: ArcSwap::default(),
+            rollout: ArcSwap::default(),
+            interval_ms: AtomicU64::new(0),
+        };
         shown.set(files, current);
         shown
     }
 
     pub(super) fn set(&self, files: &[PathBuf], current: &Current) {
         self.config.store(Arc::new(show::config(files, current)));
+        let policies = current.history.entries.iter().map(|entry| show::policy(entry, show::Text::Without));
+        self.history.store(Arc::new(ConfigHistory { policies: policies.collect() }));
         self.rollout.store(Arc::new(view(current)));
         let interval = current.policy.rollout.guard.interval;
         let interval = if current.rollout.is_under_way() { interval } else { Duration::ZERO };
@@ -54,6 +61,10 @@ impl Shown {
 
     pub(super) fn config(&self) -> ConfigView {
         ConfigView::clone(&self.config.load())
+    }
+
+    pub(super) fn history(&self) -> ConfigHistory {
+        ConfigHistory::clone(&self.history.load())
     }
 
     pub(super) fn rollout(&self) -> RolloutView {

@@ -518,8 +518,8 @@ impl Operations for Keeper {
         self.newcomers_view()
     }
 
-    fn approve(&self, request: &Approve, doubt: bool) -> Result<Approved, Problem> {
-        self.approve_newcomer(request, doubt)
+    fn approve(&self, request: &Approve, doubt: bool, by: Asker) -> Result<Approved, Problem> {
+        self.approve_newcomer(request, doubt, &by)
     }
 
     fn keep_known(&self) -> BoxFuture<'_, Kept> {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::file::seconds;
-use super::{Keeper, Place};
+use super::{Keeper, Place, checked_reason};
 use crate::admin::wire::newcomers::{Approve, Approved, NewcomerView, Newcomers as View};
 use crate::admin::wire::{Kept, Problem, code};
 use crate::app::state::checksum;
@@ -18,7 +18,7 @@ use crate::flow::newcomers::{
 };
 use crate::gateway::Newcomers;
 use crate::policy::Lane;
-use crate::telemetry::NewcomerSeen;
+use crate::telemetry::{Asker, NewcomerSeen};
 use crate::units::{Instant, Seats};
 
 /// The file's name in the state folder.
@@ -252,8 +252,17 @@ impl Keeper {
     }
 
     /// Makes somebody known, or new again.
-    pub(super) fn approve_newcomer(&self, request: &Approve, doubt: bool) -> Result<Approved, Problem> {
+    pub(super) fn approve_newcomer(
+        &self,
+        request: &Approve,
+        doubt: bool,
+        by: &Asker,
+    ) -> Result<Approved, Problem> {
         let name = request.name.trim();
+        let why = match request.reason.trim() {
+            "" => String::new(),
+            reason => format!(": {}", checked_reason(reason)?),
+        };
         let user = match name.split_once('/') {
             Some((namespace, account)) => format!("system:serviceaccount:{namespace}:{account}"),
             None => name.to_owned(),
@@ -277,8 +286,9 @@ impl Keeper {
         self.parts.newcomers.doubt_all();
         let word = if doubt { "is doubted" } else { "was approved" };
         let at = lane.map_or_else(String::new, |lane| format!(", no higher than {lane}"));
-        self.timeline.add("newcomer", format!("{} {word}{at}", name_of(&who)));
-        NewcomerSeen { what: "operator", who: &name_of(&who), text: word }.emit();
+        let text = format!("{word}{at}{why} ({by})");
+        self.timeline.add("newcomer", format!("{} {text}", name_of(&who)));
+        NewcomerSeen { what: "operator", who: &name_of(&who), text: &text }.emit();
         Ok(Approved { user, count, kept: Kept::default() })
     }
 }

@@ -53,7 +53,7 @@ async function follow() {
 
 function show(news) {
   last = Date.now(); wait = 1000;
-  root.dataset.role = news.role; byId('role').textContent = news.role; byId('host').textContent = news.host;
+  root.dataset.role = news.role; byId('role').textContent = news.role; byId('who').textContent = news.who; byId('host').textContent = news.host;
   for (const panel of news.panels) {
     let section = byId(panel.id);
     if (!section) {
@@ -115,7 +115,8 @@ document.addEventListener('click', (event) => {
   if (!button) return;
   if (button.dataset.act === 'isolate') drawer(button.dataset.kind, button.dataset.name);
   else if (button.dataset.act === 'release') sure('Release ' + button.dataset.name + '?', 'It may do again what its lane lets it do.', 'spillway release ' + button.dataset.id, 'v1/isolations/release', { which: button.dataset.id });
-  else if (button.dataset.act === 'end') sure('End: ' + button.dataset.what + '?', 'It is over at once.', button.dataset.command, button.dataset.path, {});
+  else if (button.dataset.act === 'do') sure(button.dataset.title + '?', button.dataset.text, button.dataset.command, button.dataset.path, JSON.parse(button.dataset.body));
+  else if (button.dataset.act === 'lever') pull(button.dataset);
   else if ('close' in button.dataset) button.closest('dialog').close();
   else if (button.dataset.copy) navigator.clipboard.writeText(byId(button.dataset.copy).textContent).then(() => { button.textContent = 'Copied'; }, () => { button.textContent = 'Select it instead'; });
 });
@@ -203,10 +204,12 @@ function toast(text, undo) {
 }
 byId('toast-close').addEventListener('click', () => { byId('toast').hidden = true; });
 byId('undo').addEventListener('click', async () => {
-  try { await post('v1/isolations/release', { which: undone }); toast('Released again.'); } catch (problem) { toast(trouble(problem)); }
+  try { await post(undone.path, undone.body); toast('Undone.'); } catch (problem) { toast(trouble(problem)); }
 });
 
 const form = byId('isolate');
+const time = (seconds) => seconds % 3600 ? seconds / 60 + 'm' : seconds / 3600 + 'h';
+const list = (lines) => { const made = document.createElement('ul'); for (const [text, mark] of lines) { const item = document.createElement('li'); item.textContent = text; item.className = mark || ''; made.append(item); } return made; };
 const quoted = (text) => /^[A-Za-z0-9_./:@%+=-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\\''") + "'";
 const wish = (dryRun) => ({ kind: form.kind.value, name: form.elements.name.value.trim(), to: form.to.value, forSeconds: Number(form.ttl.value), reason: form.reason.value.trim(), forceProtected: byId('force').checked, dryRun });
 let asked = 0, good = false;
@@ -222,20 +225,19 @@ function allowed() {
 }
 async function preview() {
   const body = wish(true), turn = ++asked, box = byId('preview');
-  const minutes = body.forSeconds % 3600 ? body.forSeconds / 60 + 'm' : body.forSeconds / 3600 + 'h';
-  byId('command').textContent = 'spillway isolate ' + body.kind + ' ' + quoted(body.name) + ' --to ' + body.to + ' --for ' + minutes + ' --reason ' + quoted(body.reason || '…') + (body.forceProtected ? ' --force-protected' : '');
+  byId('command').textContent = 'spillway isolate ' + body.kind + ' ' + quoted(body.name) + ' --to ' + body.to + ' --for ' + time(body.forSeconds) + ' --reason ' + quoted(body.reason || '…') + (body.forceProtected ? ' --force-protected' : '');
   good = false; allowed();
   if (!body.reason) body.reason = 'preview';
   try {
     const { preview: seen } = await post('v1/isolations', body);
     if (turn !== asked) return;
-    const list = document.createElement('ul'), add = (text, mark) => { const item = document.createElement('li'); item.textContent = text; if (mark) item.className = mark; list.append(item); };
+    const lines = [], add = (text, mark) => lines.push([text, mark]);
     if (!seen.matching) add('Nobody of this name was here lately: is it spelt right?' + (seen.near ? ' Did you mean ' + seen.near + '?' : ''), 'warn');
     else add('Hits ' + seen.matching + (seen.matching === 1 ? ' client' : ' clients') + ' that were here lately:');
     for (const client of seen.clients) add(client.user + ': ' + client.servedPerSecond + '/s served, ' + client.shedPerSecond + '/s refused, ' + (client.addresses > 15 ? '16 addresses or more' : client.addresses + (client.addresses === 1 ? ' address' : ' addresses')) + ', ' + client.lanes.join(', '));
     for (const reason of seen.protected) add('■ PROTECTED: ' + reason, 'bad');
     if (!seen.protected.length && seen.matching) add('● Not on the protected list.', 'ok');
-    box.replaceChildren(list);
+    box.replaceChildren(list(lines));
     const guarded = seen.protected.length > 0;
     byId('force-box').hidden = !guarded || root.dataset.role !== 'admin';
     good = !guarded || byId('force').checked; allowed();
@@ -250,8 +252,89 @@ form.addEventListener('submit', async (event) => {
   try {
     const done = await post('v1/isolations', wish(false)), view = done.isolation;
     byId('drawer').close();
-    toast('Isolated ' + view.kind + ' ' + view.name + ' (' + view.action + ') as ' + view.id + ', for ' + Math.round(view.remainingSeconds / 60) + ' min.' + (done.kept.onDisk ? '' : ' It would not survive a restart: ' + done.kept.problem), view.id);
+    toast('Isolated ' + view.kind + ' ' + view.name + ' (' + view.action + ') as ' + view.id + ', for ' + Math.round(view.remainingSeconds / 60) + ' min.' + (done.kept.onDisk ? '' : ' It would not survive a restart: ' + done.kept.problem), { path: 'v1/isolations/release', body: { which: view.id } });
   } catch (problem) { const text = document.createElement('p'); text.className = 'bad'; text.textContent = trouble(problem); byId('preview').replaceChildren(text); allowed(); }
+});
+
+// Lockdown, the limit, and whether a newcomer may stay: what each asks, shows first, and says in a shell.
+const pulled = byId('lever-form'), field = (name) => pulled.elements[name].value.trim();
+const lost = ['operators', 'workload', 'unknown', 'telemetry'];
+const LEVERS = {
+  lockdown: {
+    title: 'Lock the cluster down', yes: 'Lock down', path: 'v1/lockdown', undo: () => ({ path: 'v1/lockdown/release', body: {} }),
+    body: () => ({ forSeconds: Number(field('until')), reason: field('why') }),
+    command: () => 'spillway lockdown --for ' + time(Number(field('until'))) + ' --reason ' + quoted(field('why') || '…'),
+    ready: () => byId('lever-word').value === 'lockdown',
+    async preview() {
+      const status = await ask('v1/status');
+      const rate = status.lanes.filter((lane) => lost.includes(lane.name)).reduce((sum, lane) => sum + lane.servedPerSecond, 0);
+      return [['Refuses ' + lost.join(', ') + ': ' + Math.round(rate) + ' of ' + Math.round(status.servedPerSecond) + ' requests a second that are served now.', 'warn'],
+        ['Lets in break-glass, node-health, control-plane, platform. Running watches go on.'], ['Operators with their everyday credentials are refused, too: use the break-glass kubeconfig.', 'warn']];
+    },
+  },
+  limit: {
+    title: 'Hold the limit L', yes: 'Hold it', path: 'v1/limit', undo: () => ({ path: 'v1/limit/release', body: {} }),
+    body: () => ({ hold: field('hold'), seats: Number(field('seats')), forSeconds: Number(field('until')), reason: field('why') }),
+    command: () => 'spillway limit ' + (field('hold') === 'exactly' ? 'pin ' : 'set ') + (field('seats') || '…') + ' --for ' + time(Number(field('until'))) + ' --reason ' + quoted(field('why') || '…'),
+    ready: () => /^[1-9][0-9]*$/.test(field('seats')),
+    async preview() {
+      const status = await ask('v1/status'), seats = Number(field('seats'));
+      const lines = [['L is ' + status.limit + ' seats now, ' + status.seats + ' in use; the policy lets it be ' + status.limitMin + ' to ' + status.limitMax + '.']];
+      if (!field('seats')) return lines.concat([['Say how many seats.']]);
+      if (seats < status.limitMin || seats > status.limitMax) return lines.concat([['■ ' + seats + ' is outside of what the policy allows.', 'bad']]);
+      if (seats < status.seats) lines.push(['▲ ' + (status.seats - seats) + ' of the seats in use are not given out again: lower lanes wait and are refused.', 'warn']);
+      if (field('hold') === 'exactly') lines.push(['▲ If kube-apiserver gets slower, L stays at ' + seats + '.', 'warn']);
+      return lines;
+    },
+  },
+  approve: {
+    title: 'Approve a newcomer', yes: 'Approve', path: 'v1/newcomers/approve', undo: (body) => ({ path: 'v1/newcomers/doubt', body: { name: body.name, program: body.program } }),
+    body: (whom) => ({ name: whom.name, program: whom.program, lane: field('lane') || null, reason: field('why') }),
+    command: (whom) => 'spillway newcomers approve ' + quoted(whom.name) + (whom.program ? ' --program ' + quoted(whom.program) : '') + (field('lane') ? ' --as ' + field('lane') : '') + ' --reason ' + quoted(field('why') || '…'),
+    ready: () => true,
+    async preview(whom) {
+      const all = await ask('v1/newcomers'), one = all.newcomers.find((other) => other.user === whom.user && other.program === whom.program);
+      if (!one) return [['It is not new any more.', 'warn']];
+      const lane = field('lane') ? 'It is ranked no higher than ' + field('lane') + '.' : 'It is ranked as the rules say, and gives way to nobody for being new.';
+      return [[one.user + (one.program ? ', ' + one.program : '') + ': ' + (one.spreads ? 'on ' + one.places + ' of ' + all.nodes + ' nodes' : one.places + (one.places === 1 ? ' place' : ' places')) + ', ' + one.growthPerSecond.toFixed(1) + ' more each second.'],
+        [(one.warned ? '■ ' : '● ') + 'When everywhere it takes ' + one.projectedSeats.toFixed(1) + ' of ' + all.limit + ' seats; warned of from ' + Math.round(all.warnedFrom) + ' on.', one.warned ? 'bad' : 'ok'], [lane], ['It stays known until somebody doubts it: spillway newcomers doubt.']];
+    },
+  },
+};
+async function ask(path) {
+  const answer = await fetch(path, { headers: headers() }), said = await answer.json();
+  if (!answer.ok) throw said;
+  return said;
+}
+let whom = null, looked = 0, seen = false;
+function pull(data) {
+  whom = { ...data }; pulled.reset();
+  const is = LEVERS[whom.kind];
+  byId('lever-title').textContent = is.title + (whom.name ? ': ' + whom.name : ''); byId('lever-yes').textContent = is.yes;
+  for (const part of pulled.querySelectorAll('[data-for]')) part.hidden = !part.dataset.for.split(' ').includes(whom.kind);
+  byId('lever').showModal(); byId('lever-why').focus(); foresee();
+}
+function ripe() { byId('lever-yes').disabled = !(seen && field('why') && LEVERS[whom.kind].ready()); }
+async function foresee() {
+  const is = LEVERS[whom.kind], turn = ++looked;
+  byId('lever-command').textContent = is.command(whom); seen = false; ripe();
+  let lines;
+  try { lines = await is.preview(whom); } catch (problem) { lines = [[trouble(problem), 'bad']]; }
+  if (turn !== looked) return;
+  byId('lever-preview').replaceChildren(list(lines)); seen = true; ripe();
+}
+let writing = 0;
+pulled.addEventListener('input', () => { byId('lever-command').textContent = LEVERS[whom.kind].command(whom); ripe(); clearTimeout(writing); writing = setTimeout(foresee, 250); });
+pulled.addEventListener('submit', async (event) => {
+  event.preventDefault();
+  if (byId('lever-yes').disabled) return;
+  byId('lever-yes').disabled = true;
+  const is = LEVERS[whom.kind], body = is.body(whom);
+  try {
+    const { kept } = await post(is.path, body);
+    byId('lever').close();
+    toast('Done: ' + byId('lever-title').textContent + '.' + (kept.onDisk ? '' : ' It would not survive a restart: ' + kept.problem), is.undo(body));
+  } catch (problem) { byId('lever-preview').replaceChildren(list([[trouble(problem), 'bad']])); ripe(); }
 });
 
 let todo = null;

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod browser;
+mod panels;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
