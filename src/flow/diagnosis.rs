@@ -80,6 +80,8 @@ const TOLD_TICKS: u32 = 8;
 const CLIENT_SHARE: f64 = 0.5;
 /// One that makes less than this is not worth a word.
 const CLIENT_WORTH_A_WORD: f64 = 0.2;
+/// Times slower that are worth a word: below, it reads "1.0 times slower".
+const SLOWER: f64 = 1.15;
 
 /// What was found lately.
 #[derive(Clone, Copy, Debug, Default)]
@@ -178,6 +180,10 @@ impl Diagnosis {
         let [_, cached, consistent] = self.probes;
         match self.cause {
             Cause::None => "kube-apiserver is well.".to_owned(),
+            Cause::Cpu | Cause::Client(_) if self.keys < SLOWER => format!(
+                "kube-apiserver is out of CPU; single objects are still as quick as in calm{}.",
+                self.client_clause(client),
+            ),
             Cause::Cpu | Cause::Client(_) => format!(
                 "kube-apiserver answers single objects {:.1} times slower than in calm because it is out of CPU{}.",
                 self.keys,
@@ -237,6 +243,15 @@ mod tests {
         assert_eq!(findings.cause(), Cause::Memory);
         (0..TOLD_TICKS).for_each(|_| findings.tick(Cause::None, 3));
         assert_eq!(findings.cause(), Cause::None);
+    }
+
+    #[test]
+    fn nobody_is_told_of_one_times_slower() {
+        let diagnosis = Diagnosis { cause: Cause::Cpu, keys: 1.04, ..Diagnosis::default() };
+        assert_eq!(
+            diagnosis.sentence(None),
+            "kube-apiserver is out of CPU; single objects are still as quick as in calm."
+        );
     }
 
     #[test]
