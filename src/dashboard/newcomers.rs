@@ -96,7 +96,7 @@ fn state(one: &NewcomerView) -> String {
         (false, true) => ("warn", format!("▲ spreads{each}")),
         (false, false) => ("ok", "● new".to_owned()),
     };
-    format!("<b class=\"{class}\">{word}</b>{budget}")
+    format!("<span><b class=\"{class}\">{word}</b>{budget}</span>")
 }
 
 fn buttons(look: &Look, one: &NewcomerView) -> String {

@@ -276,7 +276,7 @@ const LEVERS = {
     title: 'Hold the limit L', yes: 'Hold it', path: 'v1/limit', undo: () => ({ path: 'v1/limit/release', body: {} }),
     body: () => ({ hold: field('hold'), seats: Number(field('seats')), forSeconds: Number(field('until')), reason: field('why') }),
     command: () => 'spillway limit ' + (field('hold') === 'exactly' ? 'pin ' : 'set ') + (field('seats') || '…') + ' --for ' + time(Number(field('until'))) + ' --reason ' + quoted(field('why') || '…'),
-    ready: () => /^[1-9][0-9]*$/.test(field('seats')),
+    ready: () => /^[1-9][0-9]*$/.test(field('seats')) && !byId('lever-preview').querySelector('.bad'),
     async preview() {
       const status = await ask('v1/status'), seats = Number(field('seats'));
       const lines = [['L is ' + status.limit + ' seats now, ' + status.seats + ' in use; the policy lets it be ' + status.limitMin + ' to ' + status.limitMax + '.']];
@@ -324,7 +324,7 @@ async function foresee() {
   byId('lever-preview').replaceChildren(list(lines)); seen = true; ripe();
 }
 let writing = 0;
-pulled.addEventListener('input', () => { byId('lever-command').textContent = LEVERS[whom.kind].command(whom); ripe(); clearTimeout(writing); writing = setTimeout(foresee, 250); });
+pulled.addEventListener('input', () => { byId('lever-command').textContent = LEVERS[whom.kind].command(whom); seen = false; ripe(); clearTimeout(writing); writing = setTimeout(foresee, 250); });
 pulled.addEventListener('submit', async (event) => {
   event.preventDefault();
   if (byId('lever-yes').disabled) return;

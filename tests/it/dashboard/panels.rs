@@ -206,11 +206,12 @@ fn pulls_the_great_levers(browser: &mut Browser, door: &Path, axe: &Path) {
     browser.eval("document.getElementById('lever-seats').focus()");
     browser.type_text("9999999");
     browser.until("document.getElementById('lever-preview').innerText.includes('■ 9999999 is outside')");
+    assert_eq!(browser.eval("document.getElementById('lever-yes').disabled"), true, "it would be refused");
     browser.picture("limit-1280-light");
     browser.eval("document.getElementById('lever-seats').select()");
     let most = browser.eval("document.getElementById('lever-preview').innerText.match(/ to (\\d+)\\./)[1]");
     browser.type_text(most.as_str().unwrap());
-    browser.until(&format!("document.getElementById('lever-seats').value === {most} && !document.getElementById('lever-preview').innerText.includes('■')"));
+    browser.until(&format!("document.getElementById('lever-seats').value === {most} && !document.getElementById('lever-preview').innerText.includes('■') && !document.getElementById('lever-yes').disabled"));
     assert_eq!(browser.violations(axe), Vec::<String>::new(), "the drawer of the limit");
     browser.key("Enter");
     browser.until(&text_of("levers", "Limit held"));
