@@ -110,6 +110,15 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Diagnostics> {
 /// # Errors
 /// As [`load`].
 pub fn load_with(paths: &[PathBuf], checks: FileChecks) -> Result<Loaded, Diagnostics> {
+    read_all(paths, checks).map(|(loaded, _)| loaded)
+}
+
+/// As [`load_with`] without a look at the named files, and the texts that were read.
+pub(super) fn load_sources(paths: &[PathBuf]) -> Result<(Loaded, Vec<Source>), Diagnostics> {
+    read_all(paths, FileChecks::Off)
+}
+
+fn read_all(paths: &[PathBuf], checks: FileChecks) -> Result<(Loaded, Vec<Source>), Diagnostics> {
     let mut all = Gathered::default();
     let sources: Vec<_> = paths.iter().filter_map(|path| all.found_by(source(path))).collect();
     for source in &sources {
@@ -120,7 +129,7 @@ pub fn load_with(paths: &[PathBuf], checks: FileChecks) -> Result<Loaded, Diagno
         all.found.extend(found);
         all.found.extend(separation::check(&all.files));
     }
-    all.finish(paths)
+    all.finish(paths).map(|loaded| (loaded, sources))
 }
 
 /// The policy that applies when nobody says anything.

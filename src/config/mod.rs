@@ -6,7 +6,7 @@
 //!
 //! From text to types: `yaml` gives a tree with places, `section` reads it and collects mistakes, `read_proxy` and
 //! `read_traffic` know the keys, `analyze` judges rules, `files` looks at the files that are named,
-//! and `separation` at which CA has signed what.
+//! and `separation` at which CA has signed what. The way back, with every default filled in, is `effective`.
 //!
 //! Left out: behaviour, and the other contents of certificates and keys.
 
@@ -15,6 +15,7 @@ mod analyze;
 mod authentication;
 mod compare;
 mod diagnostic;
+mod effective;
 mod files;
 mod learn;
 mod load;
@@ -43,6 +44,7 @@ pub use admin::*;
 pub use authentication::*;
 pub use compare::{Became, Difference, Spot, compare};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
+pub use effective::{Change, Difference, Effective, Tree, compare, effective, effective_policy};
 pub use load::{
     API_VERSION, Document, DocumentKind, FileChecks, Loaded, PolicyText, default_policy, load, load_with,
 };

@@ -275,7 +275,7 @@ fn check_paths(matches: &Match, section: &mut Section<'_>) {
 }
 
 /// The credentials that a rule can ask for; the break-glass one never meets a rule.
-const CREDENTIALS: [(&str, Credential); 6] = [
+pub(super) const CREDENTIALS: [(&str, Credential); 6] = [
     ("Certificate", Credential::Certificate),
     ("ServiceAccountToken", Credential::ServiceAccountToken),
     ("OidcToken", Credential::OidcToken),
