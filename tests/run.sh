@@ -56,6 +56,8 @@ deny() {
     echo "   building cargo-deny once, into the user's cache"
     cargo install cargo-deny --version 0.20.2 --locked --no-default-features --quiet --root "$cache" || return 1
   fi
+  # Offline it reads every platform's crates, and a build has fetched this one's alone.
+  cargo fetch --locked --quiet || return 1
   "$cache/bin/cargo-deny" --offline --log-level warn --config .deny.toml check bans licenses sources
 }
 

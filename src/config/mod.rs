@@ -13,7 +13,6 @@
 mod admin;
 mod analyze;
 mod authentication;
-mod compare;
 mod diagnostic;
 mod effective;
 mod files;
@@ -42,7 +41,6 @@ mod tests;
 
 pub use admin::*;
 pub use authentication::*;
-pub use compare::{Became, Difference, Spot, compare};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity, nearest};
 pub use effective::{Change, Difference, Effective, Tree, compare, effective, effective_policy};
 pub use load::{

@@ -1,45 +1,51 @@
-//! `spillway config diff`: what would a file change, before it does?
+//! `spillway config diff`: what would change, defaults included?
+//!
+//! Not the texts are compared but what they mean: a default that is spelled out is no difference, a rule that was pulled up
+//! is one. Only kinds that both sides have are compared; a running proxy tells its policy and not its plumbing.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use super::Ending;
-use crate::admin::wire_change::{ConfigView, PolicyView};
-use crate::app::KeptPolicies;
-use crate::cli::shown::{Output, fit, for_programs, plain};
+use super::side::{Kept, NoSide, Side, nothing_to_compare, of_files, of_policy};
+use crate::cli::shown::{Output, for_programs, plain};
 use crate::cli::socket::Where;
-use crate::config::{self, Became, Colour, DEFAULT_POLICY_YAML, Difference, PolicyText, compare};
+use crate::config::{Difference, Effective, Tree, compare};
 
-/// Columns of the way to a key.
-const PATH_WIDTH: usize = 38;
-/// Columns of a value; `-o json` has all of it.
-const VALUE_WIDTH: usize = 34;
-
-/// Compares the policy in force with a file, or two policies, key by key.
+/// Compares what is in force, or was, with files, value by value, defaults filled in.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  spillway config diff                           (in force, and what its file says now)
-  spillway config diff policy.yaml               (in force, and this file)
-  spillway config diff --generation 12           (12 of the history, and what is in force)
-  spillway config diff old.yaml new.yaml         (no proxy has to run)
+  spillway config diff                                  (in force against its files: what a restart would bring)
+  spillway config diff policy.yaml
+  spillway config diff --generation 11                  (one of before against what is in force)
+  spillway config diff --from old.yaml new.yaml         (no proxy has to run)
+  spillway config diff --origin policy.yaml
 
-Comments, quotes and the order of keys are no difference; the order of rules is.
-Exit codes: 0 equal, 1 they differ, 3 one of them cannot be used.")]
+~ changed, + only new, - only old, > moved. Values marked \"restart\" are the plumbing's: they wait for one.
+Exit codes: 0 no difference, 1 there are some, 3 a file cannot be used, 4 nobody answers.")]
 pub(super) struct Args {
-    /// One file to compare with what is in force, or two with each other
-    #[arg(value_name = "FILE", num_args = 0..=2)]
+    /// The new side; without it the files that the proxy follows, or what is in force where the old side is named
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// From this one of the history: spillway config history
+    /// The old side, in place of what is in force; again for several files
+    #[arg(long, value_name = "FILE", conflicts_with = "generation")]
+    from: Vec<PathBuf>,
+    /// The old side: a policy of before, spillway config history
     #[arg(long, value_name = "NUMBER")]
     generation: Option<u64>,
+    /// The new side: another policy of before
+    #[arg(long, value_name = "NUMBER", conflicts_with = "files")]
+    to_generation: Option<u64>,
     /// Read a state folder instead of asking a running proxy
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Say which line set each value
+    #[arg(long)]
+    origin: bool,
     #[command(flatten)]
     at: Where,
     /// How it is printed
@@ -47,190 +53,143 @@ pub(super) struct Args {
     output: Output,
 }
 
-/// What a program gets.
+/// What differs, for programs.
 #[derive(Debug, Serialize)]
-struct Answer<'a> {
-    from: &'a str,
-    to: &'a str,
-    differences: &'a [Difference],
+#[serde(rename_all = "camelCase")]
+pub(super) struct Compared {
+    pub(super) old: String,
+    pub(super) new: String,
+    pub(super) changes: Vec<Line>,
 }
 
-/// One of the two, and what it is called.
-struct Side {
-    name: String,
-    policy: PolicyText,
+/// One difference.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line {
+    kind: &'static str,
+    path: String,
+    /// `changed`, `added`, `removed` or `moved`.
+    change: &'static str,
+    old: Option<Tree>,
+    new: Option<Tree>,
+    /// Where each was set, `file:line:column` or `default`.
+    old_origin: Option<String>,
+    new_origin: Option<String>,
+    /// It waits for a restart.
+    restart: bool,
 }
 
 /// Compares and prints.
 pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Ending {
-    let (old, new) = match sides(args, err) {
-        Ok(sides) => sides,
-        Err(ending) => return ending,
+    let compared = match sides(args).and_then(|(old, new)| compared(&old, &new)) {
+        Ok(compared) => compared,
+        Err(why) => return why.tell(err),
     };
-    let differences = match compare(&old.policy, &new.policy) {
-        Ok(differences) => differences,
-        Err(found) => {
-            let _ = writeln!(err, "{}", config::human(&found, Colour::Never));
-            let _ = writeln!(err, "a policy that cannot be used is not compared");
-            return Ending::Config;
-        }
-    };
-    let answer = Answer { from: &old.name, to: &new.name, differences: &differences };
-    let printed = match for_programs(args.output, &answer, out) {
-        Ok(false) => table(&answer, out),
+    let printed = match for_programs(args.output, &compared, out) {
+        Ok(false) => print(&compared, args.origin, out),
         other => other.map(|_| ()),
     };
-    match (printed, differences.is_empty()) {
-        (Ok(()), true) => Ending::Fine,
-        _ => Ending::Failed,
-    }
+    if printed.is_ok() && compared.changes.is_empty() { Ending::Fine } else { Ending::Failed }
 }
 
-fn sides(args: &Args, err: &mut dyn Write) -> Result<(Side, Side), Ending> {
-    let file = |path: &Path, err: &mut dyn Write| of_file(path).map_err(|message| refuse(&message, err));
-    if let [old, new] = args.files.as_slice() {
-        return Ok((file(old, err)?, file(new, err)?));
+fn sides(args: &Args) -> Result<(Side, Side), NoSide> {
+    let kept = Kept { state: args.state.as_deref(), at: &args.at };
+    let is_old_said = !args.from.is_empty() || args.generation.is_some();
+    if !is_old_said && args.files.is_empty() && args.to_generation.is_none() && args.state.is_none() {
+        let view = kept.view(None)?;
+        return Ok((of_policy(&view.policy, true)?, followed(&view.files)?));
     }
-    let old = match args.generation {
-        Some(_) => Some(in_force(args, args.generation, err)?.0),
-        None => None,
-    };
-    if let ([path], Some(old)) = (args.files.as_slice(), old.as_ref()) {
-        return Ok((Side { name: old.name.clone(), policy: old.policy.clone() }, file(path, err)?));
-    }
-    let (now, view) = in_force(args, None, err)?;
-    match (args.files.first(), old) {
-        (Some(path), _) => Ok((now, file(path, err)?)),
-        (None, Some(old)) => Ok((old, now)),
-        (None, None) => {
-            let path = Path::new(&view.policy.file);
-            if view.policy.text.is_none() || !path.is_file() {
-                let message = format!(
-                    "what is in force came from {}, which is no file here; name one: spillway config diff FILE",
-                    view.policy.file
-                );
-                return Err(refuse(&message, err));
-            }
-            Ok((now, file(path, err)?))
-        }
-    }
+    let old = if args.from.is_empty() { kept.side(args.generation)? } else { of_files(&args.from)? };
+    let new = if args.files.is_empty() { kept.side(args.to_generation)? } else { of_files(&args.files)? };
+    Ok((old, new))
 }
 
-fn refuse(message: &str, err: &mut dyn Write) -> Ending {
-    let _ = writeln!(err, "error: {}", plain(message));
-    Ending::Config
+/// The files of a running proxy. Where none has a policy, the embedded one is what they mean.
+fn followed(files: &[String]) -> Result<Side, NoSide> {
+    let paths: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
+    let mut side = of_files(&paths)?;
+    if side.documents.iter().all(Effective::waits_for_restart) {
+        side.documents.push(crate::config::effective_policy(None).map_err(NoSide::Invalid)?);
+    }
+    Ok(side)
 }
 
-/// The policy that a running proxy, or its folder, has.
-fn in_force(args: &Args, generation: Option<u64>, err: &mut dyn Write) -> Result<(Side, ConfigView), Ending> {
-    let view = match &args.state {
-        Some(folder) => {
-            let policy = KeptPolicies::read(folder).and_then(|kept| {
-                let missing = || {
-                    format!(
-                        "there is no such policy in {}; try spillway config history --state",
-                        folder.display()
-                    )
-                };
-                kept.policy(generation).ok_or_else(missing)
-            });
-            ConfigView { policy: policy.map_err(|message| refuse(&message, err))?, ..ConfigView::default() }
-        }
-        None => {
-            let query = generation.map_or_else(String::new, |number| format!("?generation={number}"));
-            let view: Result<ConfigView, _> = args.at.get(&format!("/v1/config{query}"));
-            view.map_err(|failure| failure.tell(err))?
+pub(super) fn compared(old: &Side, new: &Side) -> Result<Compared, NoSide> {
+    let both: Vec<(&Effective, &Effective)> = old
+        .documents
+        .iter()
+        .filter_map(|one| Some((one, new.documents.iter().find(|other| other.kind == one.kind)?)))
+        .collect();
+    if both.is_empty() {
+        return Err(nothing_to_compare(old, new));
+    }
+    let changes = both.into_iter().flat_map(|(old, new)| lines(old, new)).collect();
+    Ok(Compared { old: old.name.clone(), new: new.name.clone(), changes })
+}
+
+fn lines(old: &Effective, new: &Effective) -> Vec<Line> {
+    let line = |change: crate::config::Change| {
+        let path = change.path;
+        let (word, before, after) = match change.what {
+            Difference::Added(value) => ("added", None, Some(value)),
+            Difference::Removed(value) => ("removed", Some(value), None),
+            Difference::Changed(before, after) => ("changed", Some(before), Some(after)),
+            Difference::Moved(from, to) => ("moved", Some(place(from)), Some(place(to))),
+        };
+        Line {
+            kind: old.kind,
+            change: word,
+            old_origin: before.as_ref().map(|_| origin(old, &path)),
+            new_origin: after.as_ref().map(|_| origin(new, &path)),
+            old: before,
+            new: after,
+            restart: old.waits_for_restart(),
+            path,
         }
     };
-    let PolicyView { generation, hash, file, text, .. } = &view.policy;
-    let name = format!("policy {generation} ({})", plain(hash));
-    let text = text.clone().unwrap_or_else(|| DEFAULT_POLICY_YAML.to_owned());
-    let policy = PolicyText { file: format!("{file} (policy {generation})"), text };
-    Ok((Side { name, policy }, view))
+    compare(&old.tree, &new.tree).into_iter().map(line).collect()
 }
 
-fn of_file(path: &Path) -> Result<Side, String> {
-    /// As the proxy reads at most.
-    const FILE_BYTES_MAX: u64 = 1 << 20;
-    let name = path.display().to_string();
-    let too_large = fs::metadata(path).is_ok_and(|file| file.len() > FILE_BYTES_MAX);
-    if too_large {
-        return Err(format!("{name} has more than {FILE_BYTES_MAX} bytes; a configuration has not"));
+fn place(number: usize) -> Tree {
+    Tree::Number(u64::try_from(number).unwrap_or(u64::MAX))
+}
+
+/// `file:line:column` of the key that set a value. What moved is a rule: its name stands where the rule does.
+pub(super) fn origin(document: &Effective, path: &str) -> String {
+    let place = document.origins.get(path).or_else(|| document.origins.get(&format!("{path}.name")));
+    place.map_or_else(
+        || "default".to_owned(),
+        |place| format!("{}:{}:{}", place.file, place.line, place.column),
+    )
+}
+
+pub(super) fn print(compared: &Compared, with_origin: bool, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "--- {}\n+++ {}", plain(&compared.old), plain(&compared.new))?;
+    if compared.changes.is_empty() {
+        return writeln!(out, "No difference.");
     }
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
-    Ok(Side { policy: PolicyText { file: name.clone(), text }, name })
-}
-
-fn table(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
-    let Answer { from, to, differences } = answer;
-    writeln!(out, "{} → {}", plain(from), plain(to))?;
-    for found in *differences {
-        let mark = match found.became {
-            Became::Added => '+',
-            Became::Removed => '-',
-            Became::Changed => '~',
-            Became::Moved => '↕',
-        };
-        let value = |text: &Option<String>| fit(text.as_deref().unwrap_or("(default)"), VALUE_WIDTH);
-        let is_entry = found.path.ends_with(']');
-        let says = match found.became {
-            Became::Moved => value(&found.to),
-            Became::Added if is_entry => fit(found.to.as_deref().unwrap_or_default(), 2 * VALUE_WIDTH),
-            Became::Removed if is_entry => fit(found.from.as_deref().unwrap_or_default(), 2 * VALUE_WIDTH),
-            _ => format!("{} → {}", value(&found.from), value(&found.to)),
-        };
-        let path = plain(&found.path);
-        match path.chars().count() <= PATH_WIDTH
-            && says.chars().count() <= crate::cli::shown::COLUMNS - PATH_WIDTH - 4
-        {
-            true => writeln!(out, "{mark} {path:<PATH_WIDTH$}  {says}")?,
-            false => writeln!(out, "{mark} {path}\n      {says}")?,
+    for line in &compared.changes {
+        let value =
+            |value: &Option<Tree>| value.as_ref().map(|value| plain(&value.to_string())).unwrap_or_default();
+        let (old, new, path) = (value(&line.old), value(&line.new), plain(&line.path));
+        match line.change {
+            "added" => write!(out, "+ {path}: {new}")?,
+            "removed" => write!(out, "- {path}: {old}")?,
+            "moved" => write!(out, "> {path}: place {old} → {new}")?,
+            _ => write!(out, "~ {path}: {old} → {new}")?,
         }
-        writeln!(out, "      {}", plain(&found.place.to_string()))?;
+        writeln!(out, "{}", if line.restart { "   restart" } else { "" })?;
+        if with_origin {
+            let origins = [&line.old_origin, &line.new_origin].into_iter().flatten();
+            let origins: Vec<String> = origins.map(|origin| plain(origin)).collect();
+            writeln!(out, "    {}", origins.join(" → "))?;
+        }
     }
-    match differences.len() {
-        0 => writeln!(out, "no difference"),
-        1 => writeln!(out, "1 difference"),
-        count => writeln!(out, "{count} differences"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::golden;
-
-    #[test]
-    fn differences_are_their_golden_text() {
-        let head = "apiVersion: config.spillway.dev/v1alpha1\nkind: TrafficPolicy\nname: a\n";
-        let rule = |name: &str, user: &str| {
-            format!("  - {{ name: {name}, match: {{ users: [{user}] }}, lane: workload }}\n")
-        };
-        let text =
-            |file: &str, body: String| PolicyText { file: file.to_owned(), text: format!("{head}{body}") };
-        let (a, b, c) = (rule("agents", "agent-*"), rule("builders", "ci-*"), rule("cron", "cron"));
-        let old = text(
-            "/etc/spillway/policy.yaml (policy 12)",
-            format!(
-                "lanes:\n  telemetry: {{ ceilingPercent: 40 }}\n  unknown: {{ wait: 1s }}\nrules:\n{a}{b}{c}"
-            ),
-        );
-        let d = rule("the-deployers-of-the-whole-platform", "system:serviceaccount:argocd:*");
-        let b = rule("builders", "build-system-with-a-long-name-*, ci-*");
-        let new = text(
-            "/etc/spillway/policy.yaml",
-            format!("lanes:\n  telemetry: {{ ceilingPercent: 30 }}\nrules:\n{c}{a}{b}{d}"),
-        );
-        let differences = compare(&old, &new).unwrap();
-        let mut out = Vec::new();
-        let answer = Answer {
-            from: "policy 12 (9b17aa01c3d4)",
-            to: "/etc/spillway/policy.yaml",
-            differences: &differences,
-        };
-        table(&answer, &mut out).unwrap();
-        let printed = String::from_utf8(out).unwrap();
-        golden::compare("config-diff", &printed);
-        assert!(printed.lines().all(|line| line.chars().count() <= 80), "{printed}");
-    }
+    let (all, restart) =
+        (compared.changes.len(), compared.changes.iter().filter(|line| line.restart).count());
+    let waits = match restart {
+        0 => String::new(),
+        _ => format!(", {restart} of them for a restart"),
+    };
+    writeln!(out, "{all} {}{waits}", if all == 1 { "difference" } else { "differences" })
 }

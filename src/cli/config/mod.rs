@@ -7,6 +7,7 @@ mod init;
 mod rollback;
 mod schema;
 mod show;
+mod side;
 
 use std::io::Write;
 
@@ -18,12 +19,19 @@ use super::Ending;
 use super::shown::plain;
 use crate::admin::wire_change::ConfigView;
 
+/// The codes of problems.
+mod code {
+    /// Two configurations without a kind of document that both have.
+    pub(super) const NOTHING_TO_COMPARE: &str = "SPW0471";
+}
+
 /// A first configuration, the schema of any, the policy in force and those before it.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   spillway config show
   spillway config diff
+  spillway config diff policy.yaml
   spillway config history
   spillway config rollback
   spillway config init --from-kubeadm > /etc/spillway/spillway.yaml
@@ -44,7 +52,7 @@ enum Command {
     Schema(schema::Args),
     /// Print the policy that is in force, or one that was
     Show(show::Args),
-    /// Compare the policy in force with a file, or two policies
+    /// What would change: in force against files, files against files, before against now
     Diff(diff::Args),
     /// List the policies that were in force
     History(history::Args),

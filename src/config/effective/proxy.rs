@@ -23,6 +23,7 @@ pub(super) fn tree(proxy: &ProxyConfiguration) -> Tree {
         ("metrics", map([("address", proxy.metrics.address.into())])),
         ("admin", admin(&proxy.admin)),
         ("logging", logging(proxy.logging)),
+        ("audit", maybe(proxy.audit.as_ref(), audit)),
         ("drain", map([("gracePeriod", proxy.drain.grace_period.into())])),
         ("state", maybe(proxy.state.as_ref(), |state| map([("dir", (&state.dir).into())]))),
     ])
@@ -46,6 +47,14 @@ fn listener(listener: &Listener) -> Tree {
             ]),
         ),
         ("http2", map([("maxConcurrentStreams", listener.http2.max_concurrent_streams.into())])),
+    ])
+}
+
+fn audit(trail: &AuditTrail) -> Tree {
+    map([
+        ("file", (&trail.file).into()),
+        ("maxSize", text(show_size(trail.max_size.into()))),
+        ("maxBackups", trail.max_backups.into()),
     ])
 }
 

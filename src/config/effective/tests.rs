@@ -83,7 +83,7 @@ fn every_value_knows_the_key_that_set_it() {
     assert_eq!(line("rules[whom].match.users"), at("users: [alice]").map(|line| (line, 7)));
     assert_eq!(
         line("rules[what].match.resources"),
-        at("name: what").map(|line| (line, 26)),
+        at("name: what").map(|line| (line, 28)),
         "by its apiGroups"
     );
     assert_eq!(line("lanes.telemetry.identityRate.burst").map(|(line, _)| line), at("perSecond: 3"));
